@@ -1,0 +1,138 @@
+"""The seam between service and engine: at most five methods, and the stream that carries results back.
+
+Two implementations exist behind it, in process and (in a later release) over a socket; callers cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+from contracts.generation import GenerationDelta, GenerationRequest
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine serves; fixed once it has started."""
+
+    model_name: str
+    model_path: str
+    """Local directory that holds tokenizer.json and the chat template."""
+    architecture: str
+    device: str
+    dtype: str
+    vocab_size: int
+    """Rows of the output matrix: valid token ids are 0 <= id < vocab_size."""
+    max_model_len: int
+    eos_token_ids: list[int]
+    block_size: int
+    num_blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    num_parameters: int
+    fingerprint: str
+    """Changes whenever the same seed may give other text: version, model, dtype, kernels."""
+
+    @property
+    def num_cache_tokens(self) -> int:
+        return self.num_blocks * self.block_size
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of the engine between two steps, and counters since it started."""
+
+    num_running: int
+    num_waiting: int
+    num_waiting_tokens: int
+    num_free_blocks: int
+    """Blocks that no live sequence refers to (cached ones count as free)."""
+    num_cached_blocks: int
+    """Of the free blocks, those whose content can still be matched as a prefix."""
+    num_blocks: int
+    num_steps: int
+    num_requests: int
+    num_finished: int
+    num_aborted: int
+    num_failed: int
+    num_rejected: int
+    num_preemptions: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_generated_tokens: int
+    num_scheduled_seqs: int
+    """Sum over steps of the sequences in the batch: divided by num_steps, the mean batch size."""
+    step_time_s: float
+    """Sum over steps of the time in the model and the sampler."""
+    is_alive: bool
+    is_draining: bool
+
+
+class DeltaStream:
+    """The results of one request: the engine puts, one consumer takes everything that is ready.
+
+    Owner: the task that called `submit`; both sides run in the same event loop. A request with n samples ends when
+    each has sent its final delta; the stream then ends too. A failure of the whole engine arrives as final deltas
+    with `finish_reason` ERROR, never as silence.
+    """
+
+    __slots__ = ("_num_open", "_pending", "_waiter", "request_id")
+
+    def __init__(self, request_id: str, num_samples: int) -> None:
+        self.request_id = request_id
+        self._num_open = num_samples
+        self._pending: deque[GenerationDelta] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Every sample has ended and everything was taken."""
+        return self._num_open == 0 and not self._pending
+
+    def put(self, delta: GenerationDelta) -> None:
+        """Append one delta; only the engine calls this."""
+        self._pending.append(delta)
+        if delta.finish_reason is not None:
+            self._num_open -= 1
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> list[GenerationDelta]:
+        """Wait until something is ready and return all of it; an empty list says that the stream is over."""
+        while not self._pending:
+            if self._num_open == 0:
+                return []
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        taken = list(self._pending)
+        self._pending.clear()
+        return taken
+
+
+class Engine(Protocol):
+    """What the service knows of an engine."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is served; constant."""
+        ...
+
+    async def submit(self, request: GenerationRequest) -> DeltaStream:
+        """Admit a request or raise: ContextLengthExceeded, InvalidValue, QueueFull, ShuttingDown, EngineDead."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """End a request at the next step boundary and free its blocks; unknown or ended ids are ignored."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """A snapshot; never waits for the step in flight."""
+        ...
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests, let the running ones end within the time, abort the rest, and stop."""
+        ...

@@ -1,0 +1,76 @@
+"""What is asked of the engine and what comes back, in token ids; text belongs to the service."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from contracts.sampling import SamplingParams
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as the engine sees it: immutable, validated, tokenised."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    sampling: SamplingParams
+    num_samples: int = 1
+    """Independent continuations of the prompt; sample i draws its noise from the seed and i."""
+    priority: int = 0
+    """Lower goes first; waiting longer makes up for a higher number (ageing)."""
+    timeout_s: float | None = None
+    """Seconds from submission until the request is ended with DeadlineExceeded."""
+    cache_salt: str = ""
+    """Requests share prefix blocks only under the same salt."""
+
+
+class FinishReason(enum.Enum):
+    """Why a sample ended; every sample ends exactly once with one of these."""
+
+    STOP = "stop"
+    """An end-of-sequence or stop token was sampled."""
+    LENGTH = "length"
+    """max_tokens or the model's window was reached."""
+    ABORT = "abort"
+    """The client went away or cancelled."""
+    DEADLINE = "deadline"
+    """timeout_s passed."""
+    ERROR = "error"
+    """The engine failed on this request; `GenerationDelta.error` says how."""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """Natural-log probability of the chosen token and of the most probable ones, from the unprocessed logits."""
+
+    logprob: float
+    top: list[tuple[int, float]]
+    """(token id, log probability), most probable first; as many as num_logprobs asked for."""
+
+
+class PhaseTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """When a request moved on, in seconds of the engine's monotonic clock; None where it never got there."""
+
+    submitted_s: float
+    scheduled_s: float | None = None
+    first_token_s: float | None = None
+    finished_s: float | None = None
+    num_preemptions: int = 0
+
+
+class GenerationDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """The new tokens of one sample after one step; the last of a sample carries `finish_reason`."""
+
+    request_id: str
+    sample_index: int
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None = None
+    """One entry per token id, where asked for."""
+    num_cached_tokens: int = 0
+    """Prompt tokens whose KV came from the prefix cache when the sample was first scheduled."""
+    finish_reason: FinishReason | None = None
+    ended_by_token: bool = False
+    """The last token id is the end-of-sequence or stop token: it counts as generated but is not text."""
+    error: str | None = None
+    times: PhaseTimes | None = None
+    """Set together with finish_reason."""

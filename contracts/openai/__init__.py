@@ -1,0 +1,1 @@
+"""The wire structs of OpenAI's API, one module per resource."""

@@ -1,0 +1,84 @@
+"""Every setting, declared once: flag, environment variable, default and help derive from these fields.
+
+The flag of `max_num_seqs` is `--max-num-seqs`, its variable `LLM_MAX_NUM_SEQS`; a `.env` file may hold the variables.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+EMBEDDED_MODEL = "quire-pico"
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+
+
+def _help(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the engine loads and how much it may hold."""
+
+    model: Annotated[str, _help("Embedded model, local directory or hub name of a transformers checkpoint.")] = (
+        EMBEDDED_MODEL
+    )
+    served_model_name: Annotated[str | None, _help("Name in the API; default: the model as given.")] = None
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], _help("Type of weights and computation.")] = "auto"
+    kv_cache_dtype: Annotated[Literal["auto", "float32", "bfloat16"], _help("Type of cached keys and values.")] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda"], _help("Where the model runs; auto takes CUDA if present.")] = (
+        "auto"
+    )
+    max_model_len: Annotated[Positive | None, _help("Longest prompt plus output in tokens; default: the model's.")] = (
+        None
+    )
+    max_num_seqs: Annotated[Positive, _help("Most sequences in one batch.")] = 128
+    max_num_batched_tokens: Annotated[Positive, _help("Token budget of one step.")] = 1024
+    max_prefill_tokens_while_decoding: Annotated[
+        Positive, _help("Most prompt tokens in a step that also decodes, so that streams keep flowing.")
+    ] = 256
+    kv_cache_memory: Annotated[
+        str | None, _help("KV cache size, such as 512MiB or 4GiB; default: from free memory.")
+    ] = None
+    block_size: Annotated[Positive, _help("Tokens in one block of the KV cache.")] = 16
+    enable_prefix_caching: Annotated[bool, _help("Reuse the KV blocks of equal prompt beginnings.")] = True
+    max_queued_requests: Annotated[Positive, _help("Waiting requests beyond which new ones get 503.")] = 1024
+    max_queued_tokens: Annotated[Positive, _help("Waiting prompt tokens beyond which new requests get 503.")] = (
+        1_000_000
+    )
+    priority_ageing_s: Annotated[float, Meta(gt=0, description="Seconds of waiting worth one level of priority.")] = (
+        10.0
+    )
+    num_threads: Annotated[NonNegative, _help("CPU threads of the model; 0 takes the machine's cores.")] = 0
+    seed: Annotated[int | None, _help("Seed for requests that give none; default: random for each request.")] = None
+    offline: Annotated[bool, _help("Never ask the hub: use local files only (HF_HUB_OFFLINE=1 does the same).")] = False
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the HTTP side listens, limits and logs."""
+
+    host: Annotated[str, _help("Address to listen on.")] = "127.0.0.1"
+    port: Annotated[Port, _help("Port to listen on; 0 takes a free one.")] = 8000
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least severe log line written.")] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"], _help("auto: console on a terminal, else JSON lines.")
+    ] = "auto"
+    unknown_fields: Annotated[
+        Literal["refuse", "ignore"],
+        _help("Request fields that nobody knows: refuse with 400, or ignore and name them in a reply header."),
+    ] = "refuse"
+    max_body_bytes: Annotated[Positive, _help("Largest request body.")] = 8 * 1024 * 1024
+    request_timeout_s: Annotated[
+        float | None, Meta(gt=0, description="Deadline of each request in seconds; default: none.")
+    ] = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of one `quire serve`."""
+
+    engine: EngineSettings = msgspec.field(default_factory=EngineSettings)
+    server: ServerSettings = msgspec.field(default_factory=ServerSettings)

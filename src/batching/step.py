@@ -1,0 +1,61 @@
+"""The two frozen structs that cross between the scheduler and the runner, once a step each way. No torch."""
+
+from __future__ import annotations
+
+import msgspec
+
+from contracts.generation import TokenLogprob
+from contracts.sampling import SamplingParams
+
+
+class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the packed batch: compute `token_ids` at positions start .. start + len - 1 of one sequence."""
+
+    seq_id: int
+    token_ids: list[int]
+    start: int
+    """Position of the first of token_ids; as many tokens of this sequence are in the KV cache already."""
+    block_ids: list[int]
+    """Block table: position p lives in block_ids[p // block_size] at offset p % block_size."""
+    is_sampling: bool
+    """The last of token_ids is the last known token: its logits choose the next one."""
+    sampling: SamplingParams
+    seed: int
+    """Noise seed of this sample (derived from the request's seed and the sample index)."""
+    num_output_tokens: int
+    """Tokens generated before this step."""
+    prompt_token_ids: list[int] | None = None
+    output_token_ids: list[int] | None = None
+    """The history, only where penalties need it; copies, safe to read in another thread."""
+
+    @property
+    def context_len(self) -> int:
+        """Tokens that the last position attends to, itself included."""
+        return self.start + len(self.token_ids)
+
+
+class SchedulerOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """The plan of one step; decodes come first, then prefill chunks."""
+
+    step_id: int
+    sequences: list[ScheduledSequence]
+    num_tokens: int
+    num_decodes: int
+    """How many of the leading `sequences` have exactly one token and sample."""
+
+
+class SampledToken(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sampler chose for one row, or why it could not."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
+    error: str | None = None
+    """Set when the row's logits are not finite: the sequence fails alone."""
+
+
+class StepOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one step: one SampledToken per scheduled sequence, None where it was not sampling."""
+
+    step_id: int
+    sampled: list[SampledToken | None]
+    duration_s: float
