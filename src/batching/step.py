@@ -42,6 +42,8 @@ class SchedulerOutput(msgspec.Struct, frozen=True, kw_only=True):
     num_tokens: int
     num_decodes: int
     """How many of the leading `sequences` have exactly one token and sample."""
+    blocks_to_clear: list[int] = []
+    """Blocks that held broken numbers: the runner zeroes them before it computes."""
 
 
 class SampledToken(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,382 @@
+"""Decides, step by step, which tokens are computed next: admission, batches, preemption, ends.
+
+Owns the sequences, the waiting queue and the block pool. Pure: synchronous, no clock of its own (every call is given
+`now_s`, monotonic seconds), no torch, no text. One step is schedule -> (the runner executes) -> commit; between the
+two, submit and abort are allowed, and an aborted sequence keeps its blocks until the step is over.
+"""
+
+from __future__ import annotations
+
+import math
+
+from batching.admission import Admission
+from batching.block_pool import BlockPool
+from batching.block_table import BlockTable
+from batching.scheduler_config import Counters, SchedulerConfig
+from batching.sequence import Sequence, SequenceStatus
+from batching.step import SampledToken, ScheduledSequence, SchedulerOutput, StepOutput
+from batching.waiting_queue import WaitingQueue
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, TokenLogprob
+
+MAX_OPTIMISTIC_PREEMPTIONS = 2
+"""A sequence preempted this often is admitted again only when everything it can still need is free."""
+
+
+class Scheduler:
+    """Continuous batching over a block pool. Owner: the engine's loop; never shared between threads.
+
+    Invariants: sequences run and keep blocks in `order`; the first in order is never preempted; whatever is admitted
+    can finish alone in the pool.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.pool = BlockPool(config.num_blocks)
+        self.counters = Counters()
+        self.waiting = WaitingQueue()
+        self.admission = Admission(config, self.waiting)
+        self._running: list[Sequence] = []
+        """In `order`; kept sorted at admission."""
+        self._requests: dict[str, list[Sequence]] = {}
+        """Unfinished samples of each live request."""
+        self._parked: dict[str, list[Sequence]] = {}
+        self._in_flight: SchedulerOutput | None = None
+        self._release_after_step: list[int] = []
+        self._blocks_to_clear: list[int] = []
+        self._next_seq_id = 0
+        self._earliest_deadline_s = math.inf
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.waiting) + sum(len(parked) for parked in self._parked.values())
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    @property
+    def is_step_in_flight(self) -> bool:
+        return self._in_flight is not None
+
+    # ---- submit, abort, expire
+
+    def submit(self, request: GenerationRequest, now_s: float) -> None:
+        """Queue every sample of a request, or raise and queue none.
+
+        Raises ContextLengthExceeded, InvalidValue or QueueFull.
+        """
+        self.admission.check(request, self.num_waiting, is_known=request.request_id in self._requests)
+        order = now_s + request.priority * self.config.priority_ageing_s
+        samples = [self._new_sequence(request, index, now_s, order) for index in range(request.num_samples)]
+        self._requests[request.request_id] = samples
+        self._earliest_deadline_s = min(self._earliest_deadline_s, samples[0].deadline_s or math.inf)
+        self.counters.num_requests += 1
+        self.counters.num_prompt_tokens += len(request.prompt_token_ids)
+        self.waiting.push(samples[0])
+        if len(samples) > 1:
+            self._parked[request.request_id] = samples[1:]
+
+    def _new_sequence(self, request: GenerationRequest, index: int, now_s: float, order: float) -> Sequence:
+        # Without the prefix cache, a salt of its own lets the samples of one request still share their prompt.
+        salt = f"shared:{request.cache_salt}" if self.config.enable_prefix_caching else f"own:{request.request_id}"
+        stop_ids = frozenset(request.sampling.stop_token_ids)
+        if not request.sampling.ignore_eos:
+            stop_ids |= self.config.eos_token_ids
+        self._next_seq_id += 1
+        return Sequence(
+            self._next_seq_id,
+            request,
+            index,
+            block_table=BlockTable(self.config.block_size, salt),
+            stop_ids=stop_ids,
+            submitted_s=now_s,
+            order=order,
+        )
+
+    def abort(self, request_id: str, now_s: float) -> list[GenerationDelta]:
+        """End all samples of a request; unknown or ended ids give nothing."""
+        return [
+            self._finish(sequence, FinishReason.ABORT, now_s) for sequence in list(self._requests.get(request_id, ()))
+        ]
+
+    def expire(self, now_s: float) -> list[GenerationDelta]:
+        """End every request whose deadline has passed; cheap until the earliest one comes."""
+        if now_s < self._earliest_deadline_s:
+            return []
+        live = [sequence for samples in self._requests.values() for sequence in samples]
+        late = [sequence for sequence in live if sequence.deadline_s is not None and sequence.deadline_s <= now_s]
+        deltas = [self._finish(sequence, FinishReason.DEADLINE, now_s) for sequence in late]
+        left = (sequence.deadline_s for samples in self._requests.values() for sequence in samples)
+        self._earliest_deadline_s = min((at_s for at_s in left if at_s is not None), default=math.inf)
+        return deltas
+
+    # ---- schedule
+
+    def schedule(self, now_s: float) -> SchedulerOutput | None:
+        """Plan the next step: decodes, then running prefills, then admissions. None when nothing can run."""
+        if self._in_flight is not None:
+            raise RuntimeError("schedule was called before the step in flight was committed")
+        rows = self._schedule_decodes()
+        num_decodes = len(rows)
+        budget = self.config.max_num_batched_tokens - num_decodes
+        if num_decodes:
+            budget = min(budget, self.config.max_prefill_tokens_while_decoding)
+        budget = self._schedule_prefills(rows, budget)
+        self._admit(rows, budget, now_s)
+        if not rows:
+            return None
+        cleared, self._blocks_to_clear = self._blocks_to_clear, []
+        self._in_flight = SchedulerOutput(
+            step_id=self.counters.num_steps,
+            sequences=rows,
+            num_tokens=sum(len(row.token_ids) for row in rows),
+            num_decodes=num_decodes,
+            blocks_to_clear=cleared,
+        )
+        self.counters.num_steps += 1
+        self.counters.num_scheduled_seqs += len(rows)
+        return self._in_flight
+
+    def _schedule_decodes(self) -> list[ScheduledSequence]:
+        rows = []
+        for sequence in list(self._running):
+            is_running = sequence.status is SequenceStatus.RUNNING  # an older one may have preempted it just now
+            if is_running and sequence.is_decoding and self._reserve_slot(sequence):
+                rows.append(self._row(sequence, 1))
+        return rows
+
+    def _reserve_slot(self, sequence: Sequence) -> bool:
+        """Make room for one more token, at the cost of younger sequences; False if this one had to go itself."""
+        missing = sequence.block_table.num_missing_blocks(sequence.num_tokens)
+        while missing > self.pool.num_free_blocks:
+            youngest = self._running[-1]
+            self._preempt(youngest)
+            if youngest is sequence:
+                return False
+        sequence.block_table.block_ids += self.pool.allocate(missing)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self.pool.release(sequence.block_table.clear())
+        sequence.num_computed_tokens = 0
+        sequence.num_preemptions += 1
+        self.counters.num_preemptions += 1
+        self.waiting.push(sequence)
+
+    def _schedule_prefills(self, rows: list[ScheduledSequence], budget: int) -> int:
+        for sequence in self._running:
+            if budget > 0 and not sequence.is_decoding:
+                num_tokens = min(sequence.num_remaining_tokens, budget)
+                rows.append(self._row(sequence, num_tokens))
+                budget -= num_tokens
+        return budget
+
+    def _admit(self, rows: list[ScheduledSequence], budget: int, now_s: float) -> None:
+        """Move waiting sequences into the batch, strictly in order: who does not fit holds back those behind."""
+        while budget > 0 and len(self._running) < self.config.max_num_seqs:
+            sequence = self.waiting.peek()
+            if sequence is None or not self._place(sequence):
+                return
+            self.waiting.remove(sequence)
+            sequence.status = SequenceStatus.RUNNING
+            if sequence.scheduled_s is None:
+                sequence.scheduled_s = now_s
+                sequence.num_cached_tokens = sequence.num_computed_tokens
+                self.counters.num_cached_tokens += sequence.num_cached_tokens
+            self._running.append(sequence)
+            self._running.sort(key=lambda running: running.order)
+            num_tokens = min(sequence.num_remaining_tokens, budget)
+            rows.append(self._row(sequence, num_tokens))
+            budget -= num_tokens
+
+    def _place(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence its cached prefix and blocks for all its known tokens, if they are free."""
+        table = sequence.block_table
+        # The last known token is always computed, for its logits: its block is never taken from the cache.
+        table.extend_keys(sequence.token_ids, sequence.num_tokens - 1)
+        cached = self.pool.match(table.keys[: (sequence.num_tokens - 1) // table.block_size])
+        num_new = table.num_missing_blocks(sequence.num_tokens) - len(cached)
+        num_needed = num_new + self.pool.num_free_among(cached)
+        if num_needed + self._num_blocks_kept_free(sequence) > self.pool.num_free_blocks:
+            return False
+        self.pool.acquire(cached)
+        table.block_ids = cached + self.pool.allocate(num_new)
+        table.num_registered = len(cached)
+        sequence.num_computed_tokens = len(cached) * table.block_size
+        return True
+
+    def _num_blocks_kept_free(self, sequence: Sequence) -> int:
+        """Blocks left to those who run: one each for their next tokens, or all they can need after preemptions."""
+        if sequence.num_preemptions < MAX_OPTIMISTIC_PREEMPTIONS:
+            return len(self._running)
+        growing = [*self._running, sequence]
+        return sum(
+            running.block_table.num_missing_blocks(running.max_len)
+            - (running.block_table.num_missing_blocks(running.num_tokens) if running is sequence else 0)
+            for running in growing
+        )
+
+    def _row(self, sequence: Sequence, num_tokens: int) -> ScheduledSequence:
+        start = sequence.num_computed_tokens
+        end = start + num_tokens
+        sampling = sequence.request.sampling
+        has_penalties = sampling.has_penalties
+        num_prompt = sequence.num_prompt_tokens
+        return ScheduledSequence(
+            seq_id=sequence.seq_id,
+            token_ids=sequence.token_ids[start:end],
+            start=start,
+            block_ids=sequence.block_table.block_ids.copy(),
+            is_sampling=end == sequence.num_tokens,
+            sampling=sampling,
+            seed=sequence.seed,
+            num_output_tokens=sequence.num_output_tokens,
+            prompt_token_ids=sequence.token_ids[:num_prompt] if has_penalties else None,
+            output_token_ids=sequence.token_ids[num_prompt:] if has_penalties else None,
+        )
+
+    # ---- commit
+
+    def commit(self, output: StepOutput, now_s: float) -> list[GenerationDelta]:
+        """Take the results of the step in flight: append tokens, register full blocks, end what is done."""
+        plan = self._take_in_flight()
+        self.counters.step_time_s += output.duration_s
+        self.admission.observe(plan.num_tokens, output.duration_s)
+        deltas = []
+        by_id = {sequence.seq_id: sequence for sequence in self._running}
+        for row, sampled in zip(plan.sequences, output.sampled, strict=True):
+            sequence = by_id.get(row.seq_id)
+            if sequence is None:  # aborted or expired while the step ran
+                self._discard(row, sampled)
+                continue
+            if sampled is not None and sampled.error is not None:
+                deltas.append(self._fail(sequence, sampled.error, now_s))
+                continue
+            sequence.num_computed_tokens += len(row.token_ids)
+            self._register_blocks(sequence)
+            self._unpark(sequence)
+            if sampled is not None:
+                deltas.append(self._append(sequence, sampled.token_id, sampled.logprob, now_s))
+        return deltas
+
+    def _discard(self, row: ScheduledSequence, sampled: SampledToken | None) -> None:
+        """Clear what an ended sequence wrote in its last step, if it was broken numbers."""
+        if sampled is not None and sampled.error is not None:
+            self.pool.forget(row.block_ids)
+            self._blocks_to_clear += [block_id for block_id in row.block_ids if self.pool.num_refs(block_id) == 0]
+
+    def fail_step(self, error: str, now_s: float) -> list[GenerationDelta]:
+        """End every sequence of the step in flight with an error: the model could not compute it."""
+        plan = self._take_in_flight()
+        seq_ids = {row.seq_id for row in plan.sequences}
+        return [self._fail(sequence, error, now_s) for sequence in list(self._running) if sequence.seq_id in seq_ids]
+
+    def _take_in_flight(self) -> SchedulerOutput:
+        plan, self._in_flight = self._in_flight, None
+        if plan is None:
+            raise RuntimeError("commit was called with no step in flight")
+        self.pool.release(self._release_after_step)
+        self._release_after_step = []
+        return plan
+
+    def _register_blocks(self, sequence: Sequence) -> None:
+        table = sequence.block_table
+        num_full = sequence.num_computed_tokens // table.block_size
+        if num_full > table.num_registered:
+            table.extend_keys(sequence.token_ids, sequence.num_computed_tokens)
+            for index in range(table.num_registered, num_full):
+                self.pool.register(table.block_ids[index], table.keys[index])
+            table.num_registered = num_full
+
+    def _unpark(self, sequence: Sequence) -> None:
+        """Queue the samples that waited for this one's prompt, once it is computed or will never be."""
+        request_id = sequence.request.request_id
+        is_ready = sequence.num_computed_tokens >= sequence.num_prompt_tokens
+        if request_id in self._parked and (is_ready or sequence.status is SequenceStatus.FINISHED):
+            for sibling in self._parked.pop(request_id):
+                self.waiting.push(sibling)
+
+    def _append(self, sequence: Sequence, token_id: int, logprob: TokenLogprob | None, now_s: float) -> GenerationDelta:
+        sequence.token_ids.append(token_id)
+        self.counters.num_generated_tokens += 1
+        if sequence.first_token_s is None:
+            sequence.first_token_s = now_s
+        is_stop = token_id in sequence.stop_ids
+        reason = FinishReason.STOP if is_stop else None
+        is_full = sequence.num_tokens >= min(sequence.max_len, self.config.max_model_len)
+        if reason is None and is_full:
+            reason = FinishReason.LENGTH
+        if reason is not None:
+            self._end(sequence, reason)
+        return GenerationDelta(
+            request_id=sequence.request.request_id,
+            sample_index=sequence.sample_index,
+            token_ids=[token_id],
+            logprobs=None if logprob is None else [logprob],
+            num_cached_tokens=sequence.num_cached_tokens,
+            finish_reason=reason,
+            ended_by_token=is_stop,
+            times=None if reason is None else sequence.times(now_s),
+        )
+
+    def _fail(self, sequence: Sequence, error: str, now_s: float) -> GenerationDelta:
+        """End one sequence whose numbers are broken; nothing it wrote is ever matched or read again."""
+        self.pool.forget(sequence.block_table.block_ids)
+        return self._finish(sequence, FinishReason.ERROR, now_s, error)
+
+    def _finish(
+        self, sequence: Sequence, reason: FinishReason, now_s: float, error: str | None = None
+    ) -> GenerationDelta:
+        self._end(sequence, reason)
+        return GenerationDelta(
+            request_id=sequence.request.request_id,
+            sample_index=sequence.sample_index,
+            token_ids=[],
+            num_cached_tokens=sequence.num_cached_tokens,
+            finish_reason=reason,
+            error=error,
+            times=sequence.times(now_s),
+        )
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        """Take a sequence out of every table and free its blocks (after the step, if one is computing them)."""
+        was_running = sequence.status is SequenceStatus.RUNNING
+        if was_running:
+            self._running.remove(sequence)
+        self.waiting.remove(sequence)
+        sequence.status = SequenceStatus.FINISHED
+        samples = self._requests[sequence.request.request_id]
+        samples.remove(sequence)
+        if not samples:
+            del self._requests[sequence.request.request_id]
+        parked = self._parked.get(sequence.request.request_id)
+        if parked is not None and sequence in parked:
+            parked.remove(sequence)
+        if sequence.sample_index == 0:
+            self._unpark(sequence)
+        block_ids = sequence.block_table.clear()
+        if self._in_flight is not None:
+            self._release_after_step += block_ids
+        else:
+            freed = self.pool.release(block_ids)
+            if reason is FinishReason.ERROR:
+                self._blocks_to_clear += freed
+        self._count_end(reason)
+
+    def _count_end(self, reason: FinishReason) -> None:
+        if reason is FinishReason.ABORT:
+            self.counters.num_aborted += 1
+        elif reason is FinishReason.ERROR:
+            self.counters.num_failed += 1
+        else:
+            self.counters.num_finished += 1
+
+    def check_integrity(self) -> None:
+        """Raise unless the pool's books agree with the live sequences; holds at any moment."""
+        tables = [sequence.block_table.block_ids for sequence in self._running]
+        self.pool.check_integrity([*tables, self._release_after_step])
