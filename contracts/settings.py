@@ -15,6 +15,7 @@ EMBEDDED_MODEL = "quire-pico"
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
+PositiveSeconds = Annotated[float, Meta(gt=0)]
 
 
 def _help(text: str) -> Meta:
@@ -42,7 +43,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Positive, _help("Most prompt tokens in a step that also decodes, so that streams keep flowing.")
     ] = 256
     kv_cache_memory: Annotated[
-        str | None, _help("KV cache size, such as 512MiB or 4GiB; default: from free memory.")
+        str | None,
+        Meta(description="KV cache size, such as 512MiB or 4GiB; default: from free memory.", extra={"unit": "bytes"}),
     ] = None
     block_size: Annotated[Positive, _help("Tokens in one block of the KV cache.")] = 16
     enable_prefix_caching: Annotated[bool, _help("Reuse the KV blocks of equal prompt beginnings.")] = True
@@ -50,9 +52,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_queued_tokens: Annotated[Positive, _help("Waiting prompt tokens beyond which new requests get 503.")] = (
         1_000_000
     )
-    priority_ageing_s: Annotated[float, Meta(gt=0, description="Seconds of waiting worth one level of priority.")] = (
-        10.0
-    )
+    priority_ageing_s: Annotated[PositiveSeconds, _help("Seconds of waiting worth one level of priority.")] = 10.0
     num_threads: Annotated[NonNegative, _help("CPU threads of the model; 0 takes the machine's cores.")] = 0
     seed: Annotated[int | None, _help("Seed for requests that give none; default: random for each request.")] = None
     offline: Annotated[bool, _help("Never ask the hub: use local files only (HF_HUB_OFFLINE=1 does the same).")] = False
@@ -73,7 +73,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = "refuse"
     max_body_bytes: Annotated[Positive, _help("Largest request body.")] = 8 * 1024 * 1024
     request_timeout_s: Annotated[
-        float | None, Meta(gt=0, description="Deadline of each request in seconds; default: none.")
+        PositiveSeconds | None, _help("Deadline of each request in seconds; default: none.")
     ] = None
 
 

@@ -1,0 +1,81 @@
+"""The `quire` command: finds the sub-command, imports only that one, and turns errors into one line and an exit code.
+
+Knows nothing of torch or of the server; `quire --help` imports click alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+import click
+
+from contracts.errors import StartupError
+from contracts.version import VERSION
+from service.cli_options import VERBOSE_KEY, verbose_option
+
+_COMMANDS = {
+    "serve": ("service.cli_serve:serve_command", "Serve a model over HTTP with an OpenAI-compatible API."),
+    "generate": ("service.cli_generate:generate_command", "Generate text from prompts, without a server."),
+    "bench": ("service.bench.command:bench_command", "Measure a running server: throughput and latencies."),
+    "info": ("service.cli_info:info_command", "Show versions, device and the facts of a model."),
+}
+
+
+class StartupFailure(click.ClickException):
+    """A StartupError as click reports it: one red line on standard error, and the error's own exit code."""
+
+    def __init__(self, error: StartupError) -> None:
+        super().__init__(error.message)
+        self.exit_code = error.exit_code  # type: ignore[misc]
+
+    def show(self, file: object = None) -> None:
+        click.secho(f"Error: {self.format_message()}", fg="red", err=True)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run, so that help and mistyped names answer at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module_name, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module_name), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module_name}:{attribute} is no click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names; a mistyped one is refused with the nearest name."""
+        close = difflib.get_close_matches(args[0], _COMMANDS, n=1) if args[0] not in _COMMANDS else []
+        if close and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a StartupError becomes one line, or stays a traceback under `-v`."""
+        try:
+            return super().invoke(ctx)
+        except StartupError as error:
+            if ctx.meta.get(VERBOSE_KEY):
+                raise
+            raise StartupFailure(error) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="quire")
+@verbose_option
+def main() -> None:
+    """Quire: an LLM inference server with an OpenAI-compatible API.
+
+    `quire serve` without a model serves the small one that is built in, on http://127.0.0.1:8000.
+    """

@@ -1,0 +1,132 @@
+"""Settings from flag, environment variable, `.env` file and default, in this order of precedence.
+
+Owns the reading of names and values as text; what settings exist is setting_fields' business. Unknown names and
+impossible values are refused with the place they came from and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from contracts.errors import SettingsError, clip
+from contracts.settings import EngineSettings, ServerSettings, Settings
+from contracts.sizes import parse_bytes
+from service.setting_fields import VARIABLE_PREFIX, SettingField, setting_fields
+
+_TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+_FALSE_WORDS = frozenset({"0", "false", "no", "off"})
+
+
+def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], env_file: Path) -> Settings:
+    """The settings of one command.
+
+    `flags` maps field names to what the command line gave; None says that the flag was not given. An empty variable
+    counts as unset. `env_file` may be absent. Raises SettingsError.
+    """
+    fields = {field.variable: field for field in setting_fields()}
+    file_values = dict(_read_env_file(env_file, fields))
+    _check_variables(environ, fields)
+    groups: dict[str, dict[str, object]] = {"engine": {}, "server": {}}
+    for field in fields.values():
+        given = _first_given(field, flags, environ, file_values, env_file)
+        if given is not None:
+            source, value = given
+            groups[field.group][field.name] = _convert(field, source, value)
+    if "offline" not in groups["engine"] and environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE_WORDS:
+        groups["engine"]["offline"] = True
+    return Settings(
+        engine=msgspec.convert(groups["engine"], EngineSettings),
+        server=msgspec.convert(groups["server"], ServerSettings),
+    )
+
+
+def _first_given(
+    field: SettingField,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    file_values: Mapping[str, str],
+    env_file: Path,
+) -> tuple[str, object] | None:
+    """The strongest source that names the field, as (what to call it in a message, value)."""
+    if (flag := flags.get(field.name)) is not None:
+        return field.flag, flag
+    if variable := environ.get(field.variable):
+        return field.variable, variable
+    if entry := file_values.get(field.variable):
+        return f"{field.variable} in {env_file.name}", entry
+    return None
+
+
+def _convert(field: SettingField, source: str, value: object) -> object:
+    """`value` as the field's type; flags arrive as text too, booleans as bool."""
+    problem = SettingsError(f"{source} is {clip(str(value))!r}, but needs {field.allowed}.", param=field.name)
+    if field.is_size:
+        try:
+            parse_bytes(str(value))
+        except ValueError as error:
+            raise problem from error
+    if field.is_bool and isinstance(value, str):
+        value = _word_to_bool(value)
+    try:
+        converted: object = msgspec.convert(value, field.annotation, strict=False)
+    except msgspec.ValidationError as error:
+        raise problem from error
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise problem
+    return converted
+
+
+def _word_to_bool(word: str) -> object:
+    lowered = word.strip().lower()
+    if lowered in _TRUE_WORDS | _FALSE_WORDS:
+        return lowered in _TRUE_WORDS
+    return word
+
+
+def _check_variables(environ: Mapping[str, str], fields: Mapping[str, SettingField]) -> None:
+    for name in sorted(environ):
+        if name.startswith(VARIABLE_PREFIX) and name not in fields:
+            raise SettingsError(f"Unknown setting {clip(name)} in the environment. {_suggest(name, fields)}")
+
+
+def _read_env_file(env_file: Path, fields: Mapping[str, SettingField]) -> Iterator[tuple[str, str]]:
+    """Names and values of a `.env` file: KEY=VALUE lines, `#` comments, optional quotes and `export`."""
+    try:
+        text = env_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"Cannot read {env_file}: {error}. Make it readable UTF-8 text or remove it.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = line.strip().removeprefix("export ").strip()
+        if not entry or entry.startswith("#"):
+            continue
+        name, equals, value = entry.partition("=")
+        name = name.strip()
+        if not equals:
+            raise SettingsError(f"{env_file.name}, line {number}: {clip(entry)!r} is not of the form NAME=value.")
+        if name not in fields:
+            raise SettingsError(
+                f"Unknown setting {clip(name)} in {env_file.name}, line {number}. {_suggest(name, fields)}"
+            )
+        yield name, _unquote(value)
+
+
+def _unquote(value: str) -> str:
+    """The value without its quotes; outside quotes ` #` begins a comment."""
+    stripped = value.strip()
+    quote = stripped[:1]
+    if quote in ("'", '"') and (end := stripped.find(quote, 1)) > 0:
+        return stripped[1:end]
+    return stripped.partition(" #")[0].rstrip()
+
+
+def _suggest(name: str, fields: Mapping[str, SettingField]) -> str:
+    wanted = name if name.startswith(VARIABLE_PREFIX) else VARIABLE_PREFIX + name
+    close = difflib.get_close_matches(wanted.upper(), fields, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}?" if close else "`quire serve --help` lists the settings."
