@@ -1,0 +1,72 @@
+"""Spreads the clients of a level over loader processes and joins their records. Knows nothing of rounds or reports."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import uvloop
+
+from service.bench.records import RequestRecord
+from service.bench.runner import Level, Share, run_share
+from service.bench.workload import Target, WorkloadSpec
+
+START_LEAD_S = 0.3
+"""Between handing out the shares and the common start, so that no process begins late."""
+
+
+def run_share_blocking(share: Share) -> list[RequestRecord]:
+    """Run one share on an event loop of its own; the entry of a loader process."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run_share(share))
+
+
+class Loader:
+    """One thread in this process, or `num_processes` processes with one thread each; a context manager."""
+
+    def __init__(self, num_processes: int = 1, timeout_s: float = 300.0) -> None:
+        self._num_processes = num_processes
+        self._timeout_s = timeout_s
+        self._executor: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self._num_processes > 1:
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self._num_processes, mp_context=context)
+            list(self._executor.map(time.sleep, [START_LEAD_S] * self._num_processes))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def run(self, target: Target, spec: WorkloadSpec, level: Level, label: str) -> list[RequestRecord]:
+        """Run one level once and return its records in order of index."""
+        lead_s = 0.0 if self._executor is None else START_LEAD_S
+        start_at_s = time.monotonic() + lead_s
+        shares = [
+            Share(
+                target=target,
+                spec=spec,
+                level=level,
+                label=label,
+                start_at_s=start_at_s,
+                timeout_s=self._timeout_s,
+                first=first,
+                stride=self._num_processes,
+            )
+            for first in range(self._num_processes)
+        ]
+        mapped = map(run_share_blocking, shares) if self._executor is None else self._run_in_processes(shares)
+        return sorted((record for records in mapped for record in records), key=lambda record: record.index)
+
+    def _run_in_processes(self, shares: list[Share]) -> list[list[RequestRecord]]:
+        if self._executor is None:
+            return []
+        return list(self._executor.map(run_share_blocking, shares))
