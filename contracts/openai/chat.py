@@ -1,6 +1,6 @@
 """Wire structs of POST /v1/chat/completions, in OpenAI's names.
 
-Fields under "refused" are decoded so that `translate` can refuse them by name; `msgspec.Raw` keeps them unread.
+Fields under "refused" are decoded so that `service.refusals` can refuse them by name.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class AssistantMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="rol
     name: str | None = None
     refusal: str | None = None
     tool_calls: list[Any] | None = None
-    function_call: msgspec.Raw | None = None
-    audio: msgspec.Raw | None = None
+    function_call: Any = None
+    audio: Any = None
     reasoning_content: str | None = None
 
 

@@ -1,0 +1,160 @@
+"""The model's chat template: messages in, prompt text out, in Jinja's immutable sandbox. Knows no token ids.
+
+The environment is that of transformers' apply_chat_template, so that a template gives the same text here. A template
+is the model's, never the caller's; what callers write in messages cannot pass for its control tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2 import nodes
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from contracts.errors import InvalidRequest, ModelNotUsable, clip
+from service.tokenizer import TextPart, TextTokenizer, read_json_object
+
+MAX_RENDERED_CHARS = 4 * 1024 * 1024
+
+ChatMessage = Mapping[str, str]
+"""role, content and maybe name, as the template sees them."""
+
+
+class GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}` marks what an assistant wrote, for training; here its body is simply rendered."""
+
+    tags = {"generation"}  # noqa: RUF012 (Jinja reads a class attribute)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Read up to `{% endgeneration %}` and keep the body in a scope of its own."""
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+class ChatTemplate:
+    """Compiled once at start; rendering is thread-safe."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str], control_tokens: Sequence[str]) -> None:
+        self._special_tokens = dict(special_tokens)
+        self._control_tokens = sorted(control_tokens, key=len, reverse=True)
+        self._control_pattern = (
+            re.compile("|".join(re.escape(token) for token in self._control_tokens)) if control_tokens else None
+        )
+        try:
+            self._template = _environment().from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ModelNotUsable(
+                f"The model's chat template does not compile: line {error.lineno}: {error.message}. "
+                "Correct chat_template.jinja, or remove it and use /v1/completions."
+            ) from error
+
+    @classmethod
+    def load(cls, model_path: Path, tokenizer: TextTokenizer) -> ChatTemplate | None:
+        """Read the template beside the model's tokenizer; None for a base model, which has none."""
+        source = read_template_source(model_path)
+        return None if source is None else cls(source, tokenizer.special_tokens, tokenizer.control_tokens)
+
+    def render(self, messages: Sequence[ChatMessage]) -> str:
+        """Return the prompt up to where the answer begins; raises InvalidRequest with the template's own sentence."""
+        pieces: list[str] = []
+        num_chars = 0
+        context: dict[str, Any] = {
+            **self._special_tokens,
+            "messages": [dict(message) for message in messages],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": True,
+        }
+        try:
+            for piece in self._template.generate(context):
+                pieces.append(piece)
+                num_chars += len(piece)
+                if num_chars > MAX_RENDERED_CHARS:
+                    raise InvalidRequest(
+                        f"The messages make a prompt of more than {MAX_RENDERED_CHARS} characters. Send fewer.",
+                        param="messages",
+                    )
+        except jinja2.TemplateError as error:
+            raise InvalidRequest(clip(str(error.message), 400), param="messages") from error
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise InvalidRequest(
+                f"The model's chat template cannot render these messages: {clip(str(error), 200)}", param="messages"
+            ) from error
+        return "".join(pieces)
+
+    def render_parts(self, messages: Sequence[ChatMessage]) -> list[TextPart]:
+        """Render, and mark as untrusted each text of a control token that came with the messages."""
+        pattern = self._control_pattern
+        if pattern is None or not any(pattern.search(text) for message in messages for text in message.values()):
+            return [TextPart(self.render(messages), True)]
+        nonce = secrets.token_hex(8)
+        number_of = {token: number for number, token in enumerate(self._control_tokens)}
+
+        def mark(match: re.Match[str]) -> str:
+            return f"\ue000{nonce}{number_of[match[0]]}\ue001"
+
+        marked = [{key: pattern.sub(mark, text) for key, text in message.items()} for message in messages]
+        segments = re.split(f"\ue000{nonce}([0-9]+)\ue001", self.render(marked))
+        if any(nonce in segment for segment in segments):
+            raise InvalidRequest(
+                "The messages contain the text of control tokens, which this model's chat template cannot carry as "
+                "plain text. Remove it.",
+                param="messages",
+            )
+        parts = [
+            TextPart(self._control_tokens[int(segment)], False) if position % 2 else TextPart(segment, True)
+            for position, segment in enumerate(segments)
+        ]
+        return [part for part in parts if part.text]
+
+
+def read_template_source(model_path: Path) -> str | None:
+    """Find chat_template.jinja, or `chat_template` in a JSON file: a text, or the one named default in a list."""
+    path = model_path / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        found = read_json_object(model_path / name).get("chat_template")
+        if isinstance(found, list):
+            found = {entry["name"]: entry["template"] for entry in found}.get("default")
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(layout: str) -> str:
+    return datetime.now().strftime(layout)
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter escapes HTML, which would change the prompt."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
