@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import structlog
 import torch
 
 from batching.kernels.sampling_torch import TorchSampling
@@ -17,6 +18,8 @@ from batching.logits_processing import is_edited, process_logits
 from batching.sampling_options import RowOptions, collect_options
 from batching.step import SampledToken, ScheduledSequence
 from contracts.generation import TokenLogprob
+
+logger = structlog.get_logger(__name__)
 
 RAW_ERROR = (
     "The model's logits at position {position} contain NaN or +inf, or are all -inf, so no token can be chosen; "
@@ -124,5 +127,15 @@ class Sampler:
 
 
 def select_kernel(vocab_size: int, device: torch.device) -> SamplingKernel:
-    """The fastest kernel that works here; without numba, or on another device than a CPU, plain torch."""
-    return TorchSampling()
+    """The fastest kernel that works here: numba's on a CPU, plain torch elsewhere and where numba cannot be used."""
+    if device.type != "cpu":
+        return TorchSampling()
+    try:
+        from batching.kernels.sampling_cpu import NumbaSampling
+    except (ImportError, RuntimeError) as error:
+        # RuntimeError: numba finds no writable directory for its cache.
+        logger.debug("numba_sampling_unavailable", error=str(error))
+        return TorchSampling()
+    kernel = NumbaSampling(vocab_size)
+    kernel.compile()
+    return kernel
