@@ -35,6 +35,7 @@ def _serve(settings: Settings, address: ListenAddress) -> None:
     """Run until stopped. Raises the StartupError that ended the loading of the model."""
     started_s = time.perf_counter()
     from service.app import create_app
+    from service.engine_provider import StartupHooks
     from service.granian_server import GranianServer, run_event_loop
     from service.load_progress import LoadProgress
     from service.logs import configure_logging
@@ -55,7 +56,8 @@ def _serve(settings: Settings, address: ListenAddress) -> None:
                 failures.append(error)
                 server.stop()
 
-            app = create_app(settings, on_startup_failure=give_up, on_ready=announce, on_progress=progress.report)
+            hooks = StartupHooks(on_ready=announce, on_failure=give_up, on_progress=progress.report)
+            app = create_app(settings, hooks=hooks)
             server = GranianServer(app, address)
             await server.run()
 
