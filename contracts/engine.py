@@ -77,31 +77,41 @@ class DeltaStream:
     with `finish_reason` ERROR, never as silence.
     """
 
-    __slots__ = ("_num_open", "_pending", "_waiter", "request_id")
+    __slots__ = ("_open", "_pending", "_waiter", "request_id")
 
     def __init__(self, request_id: str, num_samples: int) -> None:
         self.request_id = request_id
-        self._num_open = num_samples
+        self._open = set(range(num_samples))
         self._pending: deque[GenerationDelta] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
     @property
+    def is_closed(self) -> bool:
+        """Every sample has sent its final delta; the engine has nothing more to put."""
+        return not self._open
+
+    @property
+    def open_samples(self) -> list[int]:
+        """Samples that have not ended."""
+        return sorted(self._open)
+
+    @property
     def is_finished(self) -> bool:
         """Every sample has ended and everything was taken."""
-        return self._num_open == 0 and not self._pending
+        return not self._open and not self._pending
 
     def put(self, delta: GenerationDelta) -> None:
         """Append one delta; only the engine calls this."""
         self._pending.append(delta)
         if delta.finish_reason is not None:
-            self._num_open -= 1
+            self._open.discard(delta.sample_index)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def take(self) -> list[GenerationDelta]:
         """Wait until something is ready and return all of it; an empty list says that the stream is over."""
         while not self._pending:
-            if self._num_open == 0:
+            if not self._open:
                 return []
             self._waiter = asyncio.get_running_loop().create_future()
             try:

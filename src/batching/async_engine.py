@@ -1,0 +1,138 @@
+"""The engine in process: an asyncio task that schedules and commits, and one thread that executes.
+
+The task owns the scheduler; the thread owns model, KV tensors and sampler. Only the two frozen structs of
+`batching.step` cross between them, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
+from batching.model_loader import ProgressCallback, no_progress
+from contracts.engine import DeltaStream, EngineInfo, EngineStats
+from contracts.errors import EngineDead, ShuttingDown
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.settings import EngineSettings
+
+log = structlog.get_logger("quire.engine")
+
+
+class AsyncEngine:
+    """contracts.engine.Engine, in process. Life cycle: start -> submit, abort, stats -> drain.
+
+    Owner: the service's event loop; every method is called there.
+    """
+
+    def __init__(
+        self, core: EngineCore, executor: ThreadPoolExecutor, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._core = core
+        self._scheduler = core.scheduler
+        self._executor = executor
+        self._clock = clock
+        self._streams: dict[str, DeltaStream] = {}
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._death: str | None = None
+        self._is_draining = False
+        self._loop_task = asyncio.create_task(self._run(), name="quire-engine")
+
+    @classmethod
+    async def start(cls, settings: EngineSettings, on_progress: ProgressCallback = no_progress) -> AsyncEngine:
+        """Load the model in the runner thread and start the loop; raises StartupError."""
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="quire-runner")
+        loop = asyncio.get_running_loop()
+        core = await loop.run_in_executor(executor, build_engine, settings, on_progress)
+        return cls(core, executor)
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._core.info
+
+    async def submit(self, request: GenerationRequest) -> DeltaStream:
+        """Admit a request or raise: ContextLengthExceeded, InvalidValue, QueueFull, ShuttingDown, EngineDead."""
+        if self._death is not None:
+            raise EngineDead(self._death)
+        if self._is_draining:
+            raise ShuttingDown("the server is shutting down and takes no new requests", retry_after_s=5.0)
+        self._scheduler.submit(request, self._clock())
+        stream = DeltaStream(request.request_id, request.num_samples)
+        self._streams[request.request_id] = stream
+        self._idle.clear()
+        self._wake.set()
+        return stream
+
+    def abort(self, request_id: str) -> None:
+        """End a request now; its blocks are free at the next step boundary."""
+        self._deliver(self._scheduler.abort(request_id, self._clock()))
+
+    def stats(self) -> EngineStats:
+        return snapshot(self._scheduler, is_alive=self._death is None, is_draining=self._is_draining)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests, let the running ones end within the time, abort the rest, and stop."""
+        self._is_draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            for request_id in list(self._streams):
+                self.abort(request_id)
+        self._loop_task.cancel()
+        await asyncio.gather(self._loop_task, return_exceptions=True)
+        await asyncio.to_thread(self._executor.shutdown)
+
+    async def _run(self) -> None:
+        """schedule -> execute -> commit until cancelled; whatever escapes a step kills the engine, loudly."""
+        try:
+            while True:
+                await self._step()
+        except Exception as error:
+            log.exception("engine_died")
+            self._die(f"the engine stopped: {type(error).__name__}")
+
+    async def _step(self) -> None:
+        scheduler = self._scheduler
+        if not scheduler.has_work:
+            self._idle.set()
+            self._wake.clear()
+            await self._wake.wait()
+        self._deliver(scheduler.expire(self._clock()))
+        plan = scheduler.schedule(self._clock())
+        if plan is None:  # everything expired just now
+            return
+        loop = asyncio.get_running_loop()
+        output = await loop.run_in_executor(self._executor, execute_isolated, self._core.runner, plan, log.error)
+        self._deliver(scheduler.commit(output, self._clock()))
+
+    def _deliver(self, deltas: list[GenerationDelta]) -> None:
+        streams = self._streams
+        for delta in deltas:
+            stream = streams.get(delta.request_id)
+            if stream is not None:
+                stream.put(delta)
+                if stream.is_closed:
+                    del streams[delta.request_id]
+
+    def _die(self, reason: str) -> None:
+        """End every open request with an error: nobody is left waiting."""
+        self._death = reason
+        for stream in list(self._streams.values()):
+            for sample_index in stream.open_samples:
+                stream.put(
+                    GenerationDelta(
+                        request_id=stream.request_id,
+                        sample_index=sample_index,
+                        token_ids=[],
+                        finish_reason=FinishReason.ERROR,
+                        error=reason,
+                    )
+                )
+        self._streams.clear()
+        self._idle.set()

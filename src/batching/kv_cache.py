@@ -1,0 +1,98 @@
+"""The tensors behind the block ids: one pair of K and V arrays per layer. Knows nothing of who uses which block."""
+
+from __future__ import annotations
+
+import msgspec
+import torch
+
+from contracts.errors import NotEnoughMemory
+
+MIN_DEFAULT_CPU_BYTES = 512 * 1024 * 1024
+
+
+class LayerShape(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attention layer stores per token; families differ from layer to layer."""
+
+    num_kv_heads: int
+    k_dim: int
+    v_dim: int
+
+    def token_bytes(self, dtype: torch.dtype) -> int:
+        return self.num_kv_heads * (self.k_dim + self.v_dim) * dtype.itemsize
+
+
+class LayerCache:
+    """K and V of one layer: k `[num_blocks, kv_heads, block_size, k_dim]`, v likewise with v_dim."""
+
+    __slots__ = ("block_size", "k", "v")
+
+    def __init__(self, shape: LayerShape, num_blocks: int, block_size: int, like: torch.Tensor) -> None:
+        self.block_size = block_size
+        rows = (num_blocks, shape.num_kv_heads, block_size)
+        self.k = torch.zeros(*rows, shape.k_dim, dtype=like.dtype, device=like.device)
+        self.v = torch.zeros(*rows, shape.v_dim, dtype=like.dtype, device=like.device)
+
+
+class KVCachePool:
+    """All layers of the paged KV cache. Owner: the runner thread; block ids come from the scheduler's BlockPool."""
+
+    def __init__(
+        self,
+        shapes: list[LayerShape],
+        num_blocks: int,
+        block_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        like = torch.empty(0, dtype=dtype, device=device)
+        self.layers = [LayerCache(shape, num_blocks, block_size, like) for shape in shapes]
+
+    def clear(self, block_ids: list[int]) -> None:
+        """Zero these blocks in every layer: what they held was not finite and would poison a masked product."""
+        for layer in self.layers:
+            layer.k[block_ids] = 0
+            layer.v[block_ids] = 0
+
+
+def token_bytes(shapes: list[LayerShape], dtype: torch.dtype) -> int:
+    """Bytes of KV per token, all layers together."""
+    return sum(shape.token_bytes(dtype) for shape in shapes)
+
+
+def default_cache_bytes(weight_bytes: int, device: torch.device) -> int:
+    """CPU: as much as the weights, at least 512 MiB, at most half of what is free. CUDA: 90 % of what is free."""
+    free = free_memory_bytes(device)
+    if device.type == "cuda":
+        return int(free * 0.9)
+    return min(max(MIN_DEFAULT_CPU_BYTES, weight_bytes), free // 2)
+
+
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that a new allocation on the device can get now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123 (a file of the kernel)
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux: fall through to a cautious constant
+    return 4 * 1024**3
+
+
+def num_blocks_within(cache_bytes: int, block_bytes: int, min_tokens: int, block_size: int) -> int:
+    """Blocks that fit in `cache_bytes`; raises NotEnoughMemory unless `min_tokens` tokens fit."""
+    num_blocks = cache_bytes // block_bytes
+    if num_blocks * block_size < min_tokens:
+        needed = -(-min_tokens // block_size) * block_bytes
+        raise NotEnoughMemory(
+            f"the KV cache has {cache_bytes / 2**20:.0f} MiB, which holds {num_blocks * block_size} tokens, but one "
+            f"request of full length ({min_tokens} tokens) needs {needed / 2**20:.0f} MiB: raise --kv-cache-memory or "
+            f"lower --max-model-len to {num_blocks * block_size}."
+        )
+    return num_blocks

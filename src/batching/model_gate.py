@@ -1,0 +1,81 @@
+"""Which checkpoints can be served correctly; every other one is refused with a sentence before it answers wrongly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from batching.attention.paged_layer import LayerProbe
+from batching.kv_cache import LayerShape
+from contracts.errors import ModelNotUsable
+
+SERVABLE_LAYER_TYPES = {"full_attention", "sliding_attention", "attention"}
+DYNAMIC_ROPE_TYPES = {"dynamic", "longrope"}
+"""These read the largest position of the whole packed batch, so a sequence's result would depend on its mates."""
+
+
+def check_config(config: Any) -> None:
+    """Raise ModelNotUsable for what the config alone rules out."""
+    name = getattr(config, "model_type", "?")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelNotUsable(f"model type {name!r} is an encoder-decoder; only decoder-only language models are served")
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    foreign = sorted(layer_types - SERVABLE_LAYER_TYPES)
+    if foreign:
+        raise ModelNotUsable(
+            f"model type {name!r} has layers of type {', '.join(foreign)}, whose state is not in a paged KV cache; "
+            "serve a model whose layers are all full or sliding attention"
+        )
+
+
+def usable_model_len(config: Any, wanted: int | None) -> int:
+    """The window to serve: as wanted, else the model's own, never one that its RoPE would treat batch-dependently."""
+    own = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "n_positions", 0) or 2048)
+    limit = min([own, *_dynamic_rope_limits(config)])
+    if wanted is None:
+        return limit
+    if wanted > limit:
+        raise ModelNotUsable(f"--max-model-len {wanted} is above the {limit} tokens this model can be served with")
+    return wanted
+
+
+def _dynamic_rope_limits(config: Any) -> list[int]:
+    parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    per_type = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    limits = []
+    for rope in per_type:
+        if rope.get("rope_type", rope.get("type")) in DYNAMIC_ROPE_TYPES:
+            original = rope.get("original_max_position_embeddings") or getattr(
+                config, "original_max_position_embeddings", None
+            )
+            limits.append(int(original or config.max_position_embeddings))
+    return limits
+
+
+@torch.inference_mode()
+def probe_layers(model: torch.nn.Module, config: Any) -> tuple[list[torch.nn.Module], list[LayerShape]]:
+    """Run two tokens and return the attention modules in layer order with what they store.
+
+    Raises ModelNotUsable unless every decoder layer called the registered attention function exactly once: only then
+    does the whole context of the model live in the paged cache.
+    """
+    device = next(model.parameters()).device
+    ids = torch.tensor([[0, 1]], device=device)
+    name = getattr(config, "model_type", "?")
+    try:
+        model(input_ids=ids, position_ids=torch.tensor([[0, 1]], device=device), use_cache=False)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise ModelNotUsable(f"model type {name!r} cannot run a packed step ({error}); it is not supported") from error
+    probed = [module for module in model.modules() if isinstance(getattr(module, "paged_layer", None), LayerProbe)]
+    probed.sort(key=lambda module: int(getattr(module, "layer_idx", -1)))
+    probes = [module.paged_layer for module in probed]
+    indices = [getattr(module, "layer_idx", None) for module in probed]
+    num_layers = int(config.num_hidden_layers)
+    if indices != list(range(num_layers)) or any(probe.num_calls != 1 for probe in probes):
+        raise ModelNotUsable(
+            f"model type {name!r} has {num_layers} layers but {len(probed)} of them use transformers' attention "
+            "interface; the others keep a state of their own that a paged KV cache does not hold, so it is refused "
+            "rather than served wrongly"
+        )
+    return probed, [probe.shape for probe in probes]  # type: ignore[union-attr, misc]

@@ -1,0 +1,159 @@
+"""From a checkpoint on disk to a model that runs packed steps: resolve, gate, load, attach the paged attention."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from batching import pico
+from batching.attention import paged_layer
+from batching.kv_cache import LayerShape
+from batching.model_gate import check_config, probe_layers, usable_model_len
+from contracts.errors import ModelNotUsable
+from contracts.settings import EMBEDDED_MODEL, EngineSettings
+
+ProgressCallback = Callable[[str, float | None], None]
+"""Called with a stage and, where known, the fraction done (0..1)."""
+
+
+class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint ready to run; `attention_modules` are in layer order and still need their PagedLayer."""
+
+    name: str
+    path: Path
+    model: torch.nn.Module
+    config: Any
+    attention_modules: list[torch.nn.Module]
+    layer_shapes: list[LayerShape]
+    device: torch.device
+    dtype: torch.dtype
+    max_model_len: int
+    eos_token_ids: list[int]
+    vocab_size: int
+    num_parameters: int
+    weight_bytes: int
+    load_s: float
+
+
+def no_progress(stage: str, fraction: float | None) -> None:
+    """A ProgressCallback for when nobody watches."""
+
+
+def default_name(model: str) -> str:
+    """A hub name as it is, a directory by its last part."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """auto takes CUDA where there is one; asking for a missing CUDA is an error."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelNotUsable("--device cuda was asked for, but torch sees no CUDA device; use --device cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve_path(model: str, *, is_offline: bool) -> Path:
+    """Local directory of the embedded model, of a path, or of a hub name (downloaded unless offline)."""
+    if model == EMBEDDED_MODEL:
+        return pico.WEIGHTS_DIR
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja"]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=is_offline))
+    except HFValidationError as error:
+        raise ModelNotUsable(f"{model!r} is neither a directory nor a hub name such as org/name") from error
+    except LocalEntryNotFoundError as error:
+        reason = "offline mode is on" if is_offline else "the hub cannot be reached"
+        raise ModelNotUsable(f"{model!r} is not on this machine and {reason}; name a local directory") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelNotUsable(f"{model!r} cannot be fetched from the hub: {error}") from error
+
+
+def read_config(path: Path) -> Any:
+    """The text model's config; remote code is never run."""
+    if not (path / "config.json").is_file():
+        raise ModelNotUsable(f"{path} holds no config.json: it is not a transformers checkpoint")
+    if not any(path.glob("*.safetensors")):
+        raise ModelNotUsable(f"{path} holds no *.safetensors: other weight formats can run code and are refused")
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ModelNotUsable(f"{path / 'config.json'} cannot be read: {error}") from error
+
+
+def resolve_dtype(wanted: str, config: Any) -> torch.dtype:
+    """auto keeps bfloat16 checkpoints in bfloat16 and computes everything else in float32."""
+    if wanted == "auto":
+        stored = getattr(config, "dtype", None)
+        return torch.bfloat16 if stored in (torch.bfloat16, torch.float16) else torch.float32
+    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def eos_token_ids(path: Path, config: Any) -> list[int]:
+    """End-of-sequence ids from generation_config.json and config.json together."""
+    ids: list[Any] = [getattr(config, "eos_token_id", None)]
+    if (path / "generation_config.json").is_file():
+        ids.append(GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id)
+    flat = [token for entry in ids if entry is not None for token in (entry if isinstance(entry, list) else [entry])]
+    return sorted({int(token) for token in flat})
+
+
+def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> LoadedModel:
+    """Load a checkpoint for serving; raises ModelNotUsable with the reason and the remedy."""
+    started_s = time.monotonic()
+    on_progress("finding the model", None)
+    path = resolve_path(settings.model, is_offline=settings.offline)
+    config = read_config(path)
+    check_config(config)
+    device, dtype = resolve_device(settings.device), resolve_dtype(settings.dtype, config)
+    on_progress("loading weights", None)
+    model = _read_weights(path, config, device, dtype)
+    text_config = config.get_text_config()
+    on_progress("checking the layers", None)
+    modules, shapes = probe_layers(model, text_config)
+    parameters = list(model.parameters())
+    return LoadedModel(
+        name=settings.served_model_name or default_name(settings.model),
+        path=path,
+        model=model,
+        config=config,
+        attention_modules=modules,
+        layer_shapes=shapes,
+        device=device,
+        dtype=dtype,
+        max_model_len=usable_model_len(text_config, settings.max_model_len),
+        eos_token_ids=eos_token_ids(path, config),
+        vocab_size=int(text_config.vocab_size),
+        num_parameters=sum(parameter.numel() for parameter in parameters),
+        weight_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        load_s=time.monotonic() - started_s,
+    )
+
+
+def _read_weights(path: Path, config: Any, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    paged_layer.register()
+    transformers_logging.disable_progress_bar()  # progress goes through on_progress
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            attn_implementation=paged_layer.ATTENTION_NAME,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelNotUsable(f"the weights in {path} cannot be loaded: {error}") from error
+    module: torch.nn.Module = model.to(device).eval().requires_grad_(False)
+    return module
