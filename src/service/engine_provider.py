@@ -1,0 +1,144 @@
+"""Starts and ends what the routes serve from, the engine and the text half; knows nothing of HTTP.
+
+Loading runs beside the event loop, so that /health answers from the first moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+
+from contracts.engine import Engine, EngineInfo
+from contracts.errors import EngineDead, OverloadError, StartupError
+from contracts.settings import EngineSettings, ServerSettings, Settings
+from service.chat_template import ChatTemplate
+from service.tokenizer import TextTokenizer
+from service.translate import Limits, ServedModel
+
+DRAIN_TIMEOUT_S = 30.0
+STARTING_RETRY_AFTER_S = 2.0
+
+Status = Literal["ok", "starting", "dead"]
+
+_log = structlog.get_logger("service.engine")
+
+
+class Starting(OverloadError):
+    """The model is still being loaded."""
+
+    code = "starting"
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request needs; exists only once everything is loaded."""
+
+    engine: Engine
+    model: ServedModel
+    limits: Limits
+    settings: ServerSettings
+    created: int
+    """Unix time in seconds at which the model became ready."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartupHooks:
+    """What whoever starts the application is told: one of the first two once, in the event loop's thread."""
+
+    on_ready: Callable[[EngineInfo], None] = lambda info: None
+    on_failure: Callable[[StartupError], None] = lambda error: None
+    on_progress: Callable[[str, float | None], None] = lambda stage, fraction: None
+    """(stage, fraction of it done or None), from the loading thread."""
+
+
+class EngineProvider:
+    """Owner of the engine from the start of the application to its end; routes ask it for `serving`."""
+
+    def __init__(self, settings: Settings, engine: Engine | None, hooks: StartupHooks) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._hooks = hooks
+        self._serving: Serving | None = None
+        self._failure: StartupError | None = None
+
+    @property
+    def status(self) -> Status:
+        """ok, starting, or dead: it will not serve again without a restart."""
+        if self._failure is not None:
+            return "dead"
+        if self._serving is None:
+            return "starting"
+        return "ok" if self._serving.engine.stats().is_alive else "dead"
+
+    @property
+    def is_loaded(self) -> bool:
+        """`serving` can be read."""
+        return self._serving is not None
+
+    @property
+    def serving(self) -> Serving:
+        """What to serve from, or Starting or EngineDead."""
+        if self._serving is not None:
+            return self._serving
+        if self._failure is not None:
+            raise EngineDead("The model could not be loaded; the server's log says why.")
+        raise Starting("The model is still being loaded; try again soon.", retry_after_s=STARTING_RETRY_AFTER_S)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Load at the start, drain at the end; an engine that was handed over is ready before this yields."""
+        loading = asyncio.create_task(self._load())
+        if self._engine is not None:
+            await loading
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            if self._engine is not None:
+                await self._engine.drain(DRAIN_TIMEOUT_S)
+
+    async def _load(self) -> None:
+        try:
+            if self._engine is None:
+                self._engine = await _start_engine(self._settings.engine, self._hooks.on_progress)
+            model = await asyncio.to_thread(load_served_model, self._engine.info)
+        except StartupError as error:
+            self._failure = error
+            _log.error("startup_failed", reason=error.message)
+            self._hooks.on_failure(error)
+            return
+        self._serving = Serving(
+            engine=self._engine,
+            model=model,
+            limits=Limits(
+                request_timeout_s=self._settings.server.request_timeout_s, default_seed=self._settings.engine.seed
+            ),
+            settings=self._settings.server,
+            created=int(time.time()),
+        )
+        _log.info("model_ready", model=self._engine.info.model_name, device=self._engine.info.device)
+        self._hooks.on_ready(self._engine.info)
+
+
+def load_served_model(info: EngineInfo) -> ServedModel:
+    """Read tokenizer and template from the model's directory; raises ModelNotUsable."""
+    path = Path(info.model_path)
+    tokenizer = TextTokenizer.load(path)
+    return ServedModel(
+        info=info, tokenizer=tokenizer, template=ChatTemplate.load(path, tokenizer), names=(info.model_name,)
+    )
+
+
+async def _start_engine(settings: EngineSettings, on_progress: Callable[[str, float | None], None]) -> Engine:
+    # Imported here only: `service` never imports torch when a module loads.
+    from batching.async_engine import AsyncEngine
+
+    return await AsyncEngine.start(settings, on_progress)

@@ -1,0 +1,181 @@
+"""The description of the API, from msgspec's own schemas of the wire structs: `python -m service.openapi`.
+
+Litestar's generator loses limits of optional fields; this one publishes exactly what is decoded. A test compares the
+operations with the routes of the application, and contracts/openapi.json with the output.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
+from contracts.openai.common import ErrorBody
+from contracts.openai.completions import Completion, CompletionRequest
+from contracts.openai.models import ModelCard, ModelList
+from service.routes.health import Health
+from service.routes.pages import Welcome
+
+API_VERSION = "1"
+_STREAM_NOTE = "Events of the form `data: <JSON>` and at last `data: [DONE]`; an error ends the stream."
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One method of one path."""
+
+    method: str
+    path: str
+    operation_id: str
+    summary: str
+    reply: type[Any] | None
+    """None: a page or file."""
+    request: type[Any] | None = None
+    event: type[Any] | None = None
+    """What `stream: true` sends instead of the reply."""
+    example: dict[str, Any] | None = None
+    errors: dict[int, str] = {}
+    parameter: str | None = None
+    media_type: str = "application/json"
+
+
+_REQUEST_ERRORS = {
+    400: "The request is refused; `param` names the field.",
+    403: "The Host or Origin header is not this server's.",
+    404: "No such model.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    500: "The engine failed on this request.",
+    503: "Overloaded, starting, stopping, past the deadline, or the engine is dead; see retry-after.",
+}
+
+
+def operations() -> list[Operation]:
+    """Everything that is served, in the order of the page."""
+    return [
+        Operation(
+            method="post",
+            path="/v1/chat/completions",
+            operation_id="createChatCompletion",
+            summary="Answer a conversation, in one reply or as a stream of events.",
+            request=ChatCompletionRequest,
+            reply=ChatCompletion,
+            event=ChatCompletionChunk,
+            example={"messages": [{"role": "user", "content": "Tell me a short story."}], "stream": True},
+            errors=_REQUEST_ERRORS,
+        ),
+        Operation(
+            method="post",
+            path="/v1/completions",
+            operation_id="createCompletion",
+            summary="Continue one or several texts.",
+            request=CompletionRequest,
+            reply=Completion,
+            event=Completion,
+            example={"prompt": "Once upon a time", "max_tokens": 32},
+            errors=_REQUEST_ERRORS,
+        ),
+        Operation(
+            method="get",
+            path="/v1/models",
+            operation_id="listModels",
+            summary="List the served models.",
+            reply=ModelList,
+            errors={503: "The model is still being loaded."},
+        ),
+        Operation(
+            method="get",
+            path="/v1/models/{model_id}",
+            operation_id="retrieveModel",
+            summary="Describe one model; its id may hold slashes.",
+            reply=ModelCard,
+            errors={404: "No such model.", 503: "The model is still being loaded."},
+            parameter="model_id",
+        ),
+        Operation(
+            method="get",
+            path="/health",
+            operation_id="checkHealth",
+            summary="Whether requests are served; answers at once. 503 with the same body once the engine is dead.",
+            reply=Health,
+        ),
+        Operation(
+            method="get",
+            path="/",
+            operation_id="showRoot",
+            summary="The chat page for browsers, a short description for programs.",
+            reply=Welcome,
+        ),
+        Operation(
+            method="get",
+            path="/docs",
+            operation_id="showDocs",
+            summary="This API as a page.",
+            reply=None,
+            media_type="text/html",
+        ),
+        Operation(
+            method="get", path="/openapi.json", operation_id="showOpenapi", summary="This description.", reply=None
+        ),
+        Operation(
+            method="get",
+            path="/assets/{name}",
+            operation_id="showAsset",
+            summary="A file of the pages.",
+            reply=None,
+            errors={404: "No such file."},
+            parameter="name",
+            media_type="application/octet-stream",
+        ),
+    ]
+
+
+def render_openapi() -> bytes:
+    """The document as indented JSON."""
+    served = operations()
+    used: list[type[Any]] = [ErrorBody]
+    for operation in served:
+        used += [kind for kind in (operation.request, operation.reply, operation.event) if kind is not None]
+    schemas, components = msgspec.json.schema_components(used, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(used, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in served:
+        paths.setdefault(operation.path, {})[operation.method] = _describe(operation, schema_of)
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Quire",
+            "version": API_VERSION,
+            "description": "LLM inference with an OpenAI-compatible API. No field is accepted and then ignored.",
+        },
+        "paths": paths,
+        "components": {"schemas": dict(sorted(components.items()))},
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str, Any]:
+    reply_schema = {} if operation.reply is None else schema_of[operation.reply]
+    content = {operation.media_type: {"schema": reply_schema}}
+    if operation.event is not None:
+        content["text/event-stream"] = {"schema": schema_of[operation.event]}
+    description = _STREAM_NOTE if operation.event is not None else "Success."
+    responses: dict[str, Any] = {"200": {"description": description, "content": content}}
+    for status, reason in operation.errors.items():
+        error = {"application/json": {"schema": schema_of[ErrorBody]}}
+        responses[str(status)] = {"description": reason, "content": error}
+    described: dict[str, Any] = {"operationId": operation.operation_id, "summary": operation.summary}
+    if operation.parameter is not None:
+        schema = {"type": "string"}
+        described["parameters"] = [{"name": operation.parameter, "in": "path", "required": True, "schema": schema}]
+    if operation.request is not None:
+        body = {"schema": schema_of[operation.request], "example": operation.example}
+        described["requestBody"] = {"required": True, "content": {"application/json": body}}
+    described["responses"] = responses
+    return described
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(render_openapi())

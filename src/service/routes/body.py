@@ -1,0 +1,150 @@
+"""Reads and decodes a JSON body strictly into its struct; every failure is an error that names the field.
+
+One typed pass, no coercion: "2" is not 2. Knows the structs by type only, nothing of their meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from litestar import Request
+
+from contracts.errors import BodyTooLarge, InvalidRequest, InvalidValue, MissingParameter, UnknownParameter, clip
+from contracts.settings import ServerSettings
+from service.error_responses import RequestTimeout, UnsupportedMediaType
+from service.refusals import unknown_field_error, unknown_fields
+
+BODY_READ_TIMEOUT_S = 30.0
+MAX_QUOTED_BODY_BYTES = 64 * 1024
+MAX_IGNORED_NAMES = 32
+
+# What a page of another site can send without the browser asking first.
+_FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
+_MISSING_FIELD = "Object missing required field `"
+_UNKNOWN_FIELD = "Object contains unknown field `"
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class ClientGone(Exception):
+    """The client closed the connection before the request was complete; there is nobody to answer."""
+
+
+async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
+    """The whole body; refuses by content-length before reading, by size while reading, and by time."""
+    content_type = request.headers.get("content-type", "").lower()
+    if content_type.startswith(_FORM_TYPES):
+        raise UnsupportedMediaType(
+            f"content-type is '{clip(content_type)}', but the body must be JSON; send 'content-type: application/json'."
+        )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(BODY_READ_TIMEOUT_S):
+            return await _receive_all(request, max_bytes)
+    except TimeoutError:
+        raise RequestTimeout(f"The body was not complete after {BODY_READ_TIMEOUT_S:g} s; send it faster.") from None
+
+
+async def _receive_all(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        if chunk := message.get("body", b""):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {max_bytes} bytes; send less, or raise --max-body-bytes.")
+
+
+class ReceivedBody(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """A decoded body, and what the reply says about it."""
+
+    body: T
+    num_bytes: int
+    reply_headers: list[tuple[bytes, bytes]]
+
+
+class BodyDecoder(Generic[T]):
+    """Decodes bodies of one type; made once, used for every request of a route."""
+
+    def __init__(self, struct_type: type[T]) -> None:
+        self._struct_type = struct_type
+        self._decoder = msgspec.json.Decoder(struct_type)
+
+    async def receive(self, request: Request[Any, Any, Any], settings: ServerSettings) -> ReceivedBody[T]:
+        """Read, decode, and refuse or report the fields that nobody knows."""
+        data = await read_body(request, settings.max_body_bytes)
+        body = self.decode(data)
+        unknown = unknown_fields(data, self._struct_type)
+        if unknown and settings.unknown_fields == "refuse":
+            raise unknown_field_error(unknown, self._struct_type)
+        return ReceivedBody(body=body, num_bytes=len(data), reply_headers=_ignored_fields_header(unknown))
+
+    def decode(self, body: bytes) -> T:
+        """The struct, or InvalidRequest, InvalidValue, MissingParameter or UnknownParameter."""
+        if not body.strip(b" \t\r\n"):
+            raise InvalidRequest("The request body is empty; send a JSON object.")
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise _explain(str(error), body) from None
+        except UnicodeDecodeError:
+            raise InvalidRequest("The request body is not valid UTF-8.") from None
+        except RecursionError:
+            raise InvalidRequest("The request body is nested too deeply.") from None
+        except (msgspec.DecodeError, ValueError) as error:
+            raise InvalidRequest(f"The request body is not valid JSON: {clip(str(error))}.") from None
+
+
+def _ignored_fields_header(names: list[str]) -> list[tuple[bytes, bytes]]:
+    if not names:
+        return []
+    listed = ", ".join(quote(clip(name, 60), safe="") for name in names[:MAX_IGNORED_NAMES])
+    return [(b"x-quire-ignored-fields", listed.encode())]
+
+
+def _explain(text: str, body: bytes) -> InvalidRequest:
+    """Name the field and quote its value: msgspec ends its text with ` - at `$.path``, its only structured part."""
+    detail, _, path = text.partition(" - at `$")
+    path = path.removesuffix("`").partition("[...]")[0].removeprefix(".").removeprefix("~").removesuffix(".")
+    if detail.startswith(_MISSING_FIELD):
+        name = _join(path, detail[len(_MISSING_FIELD) : -1])
+        return MissingParameter(f"`{clip(name)}` is required but missing; add it.", param=name)
+    if detail.startswith(_UNKNOWN_FIELD):
+        name = _join(path, detail[len(_UNKNOWN_FIELD) : -1])
+        return UnknownParameter(f"`{clip(name)}` is not a known field; remove it.", param=name)
+    detail = detail[:1].lower() + detail[1:]
+    if not path:
+        return InvalidRequest(f"The request body is not usable: {clip(detail)}.")
+    return InvalidValue(f"`{clip(path)}`{_quote_value(body, path)} is refused: {clip(detail)}.", param=path)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _quote_value(body: bytes, path: str) -> str:
+    """` = <value>` for a short scalar at the path, else nothing; runs on the error path only."""
+    if len(body) > MAX_QUOTED_BODY_BYTES:
+        return ""
+    try:
+        value: Any = msgspec.json.decode(body)
+        for step in path.replace("[", ".[").split("."):
+            value = value[int(step[1:-1])] if step.startswith("[") else value[step]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return ""
+    return f" = {clip(repr(value), 60)}" if isinstance(value, (int, float, str, bool)) else ""

@@ -1,0 +1,138 @@
+"""POST /v1/chat/completions: its events and its JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, post
+from litestar.types import ASGIApp
+
+from contracts.openai.chat import (
+    ChatChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    ChoiceLogprobs,
+    ChunkChoice,
+    ContentLogprob,
+    Delta,
+    ResponseMessage,
+    TopLogprob,
+)
+from contracts.openai.common import Usage
+from service.detokenizer import LogprobEntry, TextPiece
+from service.engine_provider import EngineProvider
+from service.routes.body import BodyDecoder
+from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
+from service.sse import event
+from service.translate import translate_chat
+
+_DECODER: Final = BodyDecoder(ChatCompletionRequest)
+_ENCODER: Final = msgspec.json.Encoder()
+_PLACE_OF_TEXT: Final = "place-of-text"
+
+
+@post("/v1/chat/completions", status_code=200)
+async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Answer a conversation."""
+    provider: EngineProvider = request.app.state["provider"]
+    serving = provider.serving
+    received = await _DECODER.receive(request, serving.settings)
+    body = received.body
+    head = new_head("chatcmpl-", serving.model.info)
+    text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, serving.limits)
+    options = body.stream_options
+    form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=bool(options and options.include_usage))
+    generation = await admit(serving, [text_request])
+    return reply_with(
+        request, generation, form, head, is_stream=bool(body.stream), extra_headers=received.reply_headers
+    )
+
+
+class ChatForm:
+    """Chat chunks and the chat reply; an instance serves one request."""
+
+    def __init__(self, head: ReplyHead, *, has_logprobs: bool, has_usage: bool) -> None:
+        self._head = head
+        self._has_logprobs = has_logprobs
+        self._usage: msgspec.UnsetType | None = None if has_usage else msgspec.UNSET
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
+        self._choices: dict[int, ChoiceText] = {}
+
+    def opening(self, num_choices: int) -> bytes:
+        """The role of every choice, in the order that clients rely on."""
+        delta = Delta(role="assistant", content="")
+        return b"".join(self._event([ChunkChoice(index=index, delta=delta)]) for index in range(num_choices))
+
+    def add_events(self, out: list[bytes], choice: int, piece: TextPiece) -> None:
+        """Text and log probabilities in one event; the end of a choice in one of its own."""
+        if piece.logprobs:
+            logprobs = ChoiceLogprobs(content=[_logprob(entry) for entry in piece.logprobs])
+            out.append(self._event([ChunkChoice(index=choice, delta=Delta(content=piece.text), logprobs=logprobs)]))
+        elif piece.text:
+            before, after = self._frames.get(choice) or self._make_frame(choice)
+            out += (before, _ENCODER.encode(piece.text), after)
+        if piece.finish_reason is not None:
+            out.append(self._event([ChunkChoice(index=choice, delta=Delta(), finish_reason=piece.finish_reason)]))
+
+    def closing(self, usage: Usage) -> bytes:
+        """The usage event, where it was asked for."""
+        return b"" if self._usage is msgspec.UNSET else self._event([], usage)
+
+    def collect(self, choice: int, piece: TextPiece) -> None:
+        """Keep a piece for `body`."""
+        self._choices.setdefault(choice, ChoiceText()).add(piece)
+
+    def body(self, num_choices: int, usage: Usage) -> bytes:
+        """The one-shot reply."""
+        return _ENCODER.encode(
+            ChatCompletion(
+                id=self._head.id,
+                created=self._head.created,
+                model=self._head.model,
+                choices=[self._choice(index, self._choices[index]) for index in range(num_choices)],
+                usage=usage,
+                system_fingerprint=self._head.system_fingerprint,
+            )
+        )
+
+    def _choice(self, index: int, text: ChoiceText) -> ChatChoice:
+        return ChatChoice(
+            index=index,
+            message=ResponseMessage(content=text.text),
+            logprobs=ChoiceLogprobs(content=[_logprob(entry) for entry in text.logprobs])
+            if self._has_logprobs
+            else None,
+            finish_reason=text.finish_reason,
+        )
+
+    def _event(self, choices: list[ChunkChoice], usage: Usage | None = None) -> bytes:
+        chunk = ChatCompletionChunk(
+            id=self._head.id,
+            created=self._head.created,
+            model=self._head.model,
+            choices=choices,
+            system_fingerprint=self._head.system_fingerprint,
+            usage=self._usage if usage is None else usage,
+        )
+        return event(_ENCODER.encode(chunk))
+
+    def _make_frame(self, choice: int) -> tuple[bytes, bytes]:
+        """The bytes around the text of a plain chunk: 0.1 us per event instead of 0.4 us for encoding a struct."""
+        sample = self._event([ChunkChoice(index=choice, delta=Delta(content=_PLACE_OF_TEXT))])
+        before, _, after = sample.rpartition(_ENCODER.encode(_PLACE_OF_TEXT))
+        self._frames[choice] = before, after
+        return before, after
+
+
+def _logprob(entry: LogprobEntry) -> ContentLogprob:
+    return ContentLogprob(
+        token=entry.text,
+        logprob=entry.logprob,
+        bytes=list(entry.bytes),
+        top_logprobs=[TopLogprob(token=top.text, logprob=top.logprob, bytes=list(top.bytes)) for top in entry.top],
+    )
+
+
+HANDLERS = (create_chat_completion,)

@@ -1,0 +1,128 @@
+"""POST /v1/completions: its events and its JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, post
+from litestar.types import ASGIApp
+
+from contracts.openai.common import Usage
+from contracts.openai.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from service.detokenizer import LogprobEntry, TextPiece
+from service.engine_provider import EngineProvider
+from service.routes.body import BodyDecoder
+from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
+from service.sse import event
+from service.translate import translate_completion
+
+_DECODER: Final = BodyDecoder(CompletionRequest)
+_ENCODER: Final = msgspec.json.Encoder()
+_PLACE_OF_TEXT: Final = "place-of-text"
+
+
+@post("/v1/completions", status_code=200)
+async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Continue one or several texts."""
+    provider: EngineProvider = request.app.state["provider"]
+    serving = provider.serving
+    received = await _DECODER.receive(request, serving.settings)
+    body = received.body
+    head = new_head("cmpl-", serving.model.info)
+    text_requests = await in_background(
+        received.num_bytes, translate_completion, body, serving.model, head.id, serving.limits
+    )
+    num_samples = body.n or 1
+    form = CompletionForm(
+        head,
+        echoes=[one.echo_text or "" for one in text_requests for _ in range(num_samples)],
+        has_logprobs=body.logprobs is not None,
+        has_usage=bool(body.stream_options and body.stream_options.include_usage),
+    )
+    generation = await admit(serving, text_requests)
+    return reply_with(
+        request, generation, form, head, is_stream=bool(body.stream), extra_headers=received.reply_headers
+    )
+
+
+class CompletionForm:
+    """Completion events and the completion reply; an instance serves one request."""
+
+    def __init__(self, head: ReplyHead, *, echoes: list[str], has_logprobs: bool, has_usage: bool) -> None:
+        self._head = head
+        self._echoes = echoes
+        self._has_logprobs = has_logprobs
+        self._usage: msgspec.UnsetType | None = None if has_usage else msgspec.UNSET
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
+        self._choices: dict[int, ChoiceText] = {}
+
+    def opening(self, num_choices: int) -> bytes:
+        """Every choice once, in the order that clients rely on, with its prompt if that is to be echoed."""
+        return b"".join(
+            self._event([CompletionChoice(text=self._echoes[index], index=index)]) for index in range(num_choices)
+        )
+
+    def add_events(self, out: list[bytes], choice: int, piece: TextPiece) -> None:
+        """Text and log probabilities in one event; the end of a choice in one of its own."""
+        if piece.logprobs:
+            logprobs = _logprobs(piece.logprobs)
+            out.append(self._event([CompletionChoice(text=piece.text, index=choice, logprobs=logprobs)]))
+        elif piece.text:
+            before, after = self._frames.get(choice) or self._make_frame(choice)
+            out += (before, _ENCODER.encode(piece.text), after)
+        if piece.finish_reason is not None:
+            out.append(self._event([CompletionChoice(text="", index=choice, finish_reason=piece.finish_reason)]))
+
+    def closing(self, usage: Usage) -> bytes:
+        """The usage event, where it was asked for."""
+        return b"" if self._usage is msgspec.UNSET else self._event([], usage)
+
+    def collect(self, choice: int, piece: TextPiece) -> None:
+        """Keep a piece for `body`."""
+        self._choices.setdefault(choice, ChoiceText()).add(piece)
+
+    def body(self, num_choices: int, usage: Usage) -> bytes:
+        """The one-shot reply."""
+        choices = [self._choice(index, self._choices[index]) for index in range(num_choices)]
+        return _ENCODER.encode(self._completion(choices, usage))
+
+    def _choice(self, index: int, text: ChoiceText) -> CompletionChoice:
+        return CompletionChoice(
+            text=self._echoes[index] + text.text,
+            index=index,
+            logprobs=_logprobs(text.logprobs) if self._has_logprobs else None,
+            finish_reason=text.finish_reason,
+        )
+
+    def _completion(self, choices: list[CompletionChoice], usage: Usage | msgspec.UnsetType | None) -> Completion:
+        return Completion(
+            id=self._head.id,
+            created=self._head.created,
+            model=self._head.model,
+            choices=choices,
+            system_fingerprint=self._head.system_fingerprint,
+            usage=usage,
+        )
+
+    def _event(self, choices: list[CompletionChoice], usage: Usage | None = None) -> bytes:
+        return event(_ENCODER.encode(self._completion(choices, self._usage if usage is None else usage)))
+
+    def _make_frame(self, choice: int) -> tuple[bytes, bytes]:
+        """The bytes around the text of a plain event."""
+        sample = self._event([CompletionChoice(text=_PLACE_OF_TEXT, index=choice)])
+        before, _, after = sample.rpartition(_ENCODER.encode(_PLACE_OF_TEXT))
+        self._frames[choice] = before, after
+        return before, after
+
+
+def _logprobs(entries: list[LogprobEntry]) -> CompletionLogprobs:
+    return CompletionLogprobs(
+        tokens=[entry.text for entry in entries],
+        token_logprobs=[entry.logprob for entry in entries],
+        top_logprobs=[{top.text: top.logprob for top in entry.top} for entry in entries],
+        text_offset=[entry.text_offset for entry in entries],
+    )
+
+
+HANDLERS = (create_completion,)

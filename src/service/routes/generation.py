@@ -1,0 +1,236 @@
+"""What chat and text completions share: from admitted requests to an ASGI reply, one-shot or streamed, and its log line.
+
+Knows the life of a reply; the JSON of each API comes from a `ReplyForm`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import msgspec
+import structlog
+from litestar import Request
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from contracts.engine import EngineInfo
+from contracts.errors import QuireError
+from contracts.generation import PhaseTimes
+from contracts.openai.common import Usage
+from service.detokenizer import LogprobEntry, TextPiece
+from service.engine_provider import Serving
+from service.error_responses import INTERNAL_ERROR, InternalError, encode_error
+from service.generation_stream import GenerationStream
+from service.sse import DONE, EventStreamReply, event, run_until_disconnect
+from service.translate import TextRequest
+
+MAX_INLINE_BODY_BYTES = 16 * 1024
+"""Up to here templating and tokenising run on the event loop."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_log = structlog.get_logger("service.generation")
+
+
+class ReplyHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What every chunk of a reply repeats."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
+class ChoiceText:
+    """What one choice of a one-shot reply has said so far."""
+
+    __slots__ = ("_texts", "finish_reason", "logprobs")
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self.logprobs: list[LogprobEntry] = []
+        self.finish_reason = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def add(self, piece: TextPiece) -> None:
+        """Take what comes next; the last piece says how the choice ended."""
+        self._texts.append(piece.text)
+        self.logprobs += piece.logprobs
+        self.finish_reason = piece.finish_reason or self.finish_reason
+
+
+class ReplyForm(Protocol):
+    """The JSON of one API; made for one reply."""
+
+    def opening(self, num_choices: int) -> bytes:
+        """Events before any text."""
+        ...
+
+    def add_events(self, out: list[bytes], choice: int, piece: TextPiece) -> None:
+        """Append the events of one piece."""
+        ...
+
+    def closing(self, usage: Usage) -> bytes:
+        """Events between the last choice and [DONE]."""
+        ...
+
+    def collect(self, choice: int, piece: TextPiece) -> None:
+        """Remember a piece for `body`."""
+        ...
+
+    def body(self, num_choices: int, usage: Usage) -> bytes:
+        """The whole reply as JSON."""
+        ...
+
+
+def new_head(prefix: str, info: EngineInfo) -> ReplyHead:
+    """A fresh id and the current time."""
+    return ReplyHead(
+        id=f"{prefix}{secrets.token_hex(16)}",
+        created=int(time.time()),
+        model=info.model_name,
+        system_fingerprint=info.fingerprint,
+    )
+
+
+async def in_background(num_bytes: int, translate: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `translate` here if the body is short, else in a thread."""
+    if num_bytes <= MAX_INLINE_BODY_BYTES:
+        return translate(*args, **kwargs)
+    return await asyncio.to_thread(translate, *args, **kwargs)
+
+
+async def admit(serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
+    """Hand the prompts to the engine; errors of admission still become HTTP statuses."""
+    return await GenerationStream.submit(serving.engine, serving.model.tokenizer, requests)
+
+
+def reply_with(
+    request: Request[Any, Any, Any],
+    generation: GenerationStream,
+    form: ReplyForm,
+    head: ReplyHead,
+    *,
+    is_stream: bool,
+    extra_headers: Sequence[tuple[bytes, bytes]] = (),
+) -> ASGIApp:
+    """The reply that ends the generation on every path: finished, failed, client gone."""
+    outcome = Outcome(request, generation, head, is_stream=is_stream)
+    if not is_stream:
+        return JsonReply(generation, form, outcome, extra_headers)
+    return EventStreamReply(_events(generation, form, outcome), outcome.close, extra_headers=list(extra_headers))
+
+
+async def _events(generation: GenerationStream, form: ReplyForm, outcome: Outcome) -> AsyncIterator[bytes]:
+    """Batches of events: all that is ready at a wake-up is one batch, so that it goes out in one send."""
+    yield form.opening(generation.num_choices)
+    try:
+        while pieces := await generation.take():
+            out: list[bytes] = []
+            for choice, piece in pieces:
+                form.add_events(out, choice, piece)
+            yield b"".join(out)
+    except QuireError as error:
+        outcome.status = error.status
+        yield event(encode_error(error))
+        return
+    except Exception:  # top handler of a reply whose 200 has been sent
+        _log.exception("request_failed")
+        outcome.status = 500
+        yield event(encode_error(InternalError(INTERNAL_ERROR)))
+        return
+    outcome.status = 200
+    yield form.closing(generation.usage()) + DONE
+
+
+class JsonReply:
+    """Owner of one one-shot reply: waits for the whole text, or for the client to leave."""
+
+    def __init__(
+        self,
+        generation: GenerationStream,
+        form: ReplyForm,
+        outcome: Outcome,
+        extra_headers: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        self._generation = generation
+        self._form = form
+        self._outcome = outcome
+        self._extra_headers = extra_headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry. Raises what the generation raises; nothing has been sent by then."""
+        try:
+            body = await run_until_disconnect(receive, self._collect())
+        except QuireError as error:
+            self._outcome.status = error.status
+            raise
+        finally:
+            self._outcome.close()
+        if body is None:
+            return
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            *self._extra_headers,
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _collect(self) -> bytes:
+        while pieces := await self._generation.take():
+            for choice, piece in pieces:
+                self._form.collect(choice, piece)
+        self._outcome.status = 200
+        return self._form.body(self._generation.num_choices, self._generation.usage())
+
+
+class Outcome:
+    """Ends a generation once and writes its `request_finished` line: numbers and names, never text."""
+
+    def __init__(
+        self, request: Request[Any, Any, Any], generation: GenerationStream, head: ReplyHead, *, is_stream: bool
+    ) -> None:
+        self._path = request.url.path
+        self._generation = generation
+        self._head = head
+        self._is_stream = is_stream
+        self._started_s: float = request.scope["state"]["started_s"]
+        self._is_closed = False
+        self.status: int | None = None
+        """HTTP status, or the one that an error inside the stream stands for; None: the client left."""
+
+    def close(self) -> None:
+        """Free the engine's side; may be called again."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._generation.close()
+        usage = self._generation.usage()
+        times = self._generation.times
+        _log.info(
+            "request_finished",
+            path=self._path,
+            response_id=self._head.id,
+            model=self._head.model,
+            stream=self._is_stream,
+            status=self.status if self.status is not None else 499,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.prompt_tokens_details.cached_tokens,
+            queue_ms=_elapsed_ms(times, "scheduled_s"),
+            ttft_ms=_elapsed_ms(times, "first_token_s"),
+            total_ms=round((time.perf_counter() - self._started_s) * 1000, 3),
+            finish_reason=",".join(self._generation.finish_reasons) or None,
+        )
+
+
+def _elapsed_ms(times: PhaseTimes | None, phase: str) -> float | None:
+    moment_s: float | None = None if times is None else getattr(times, phase)
+    return None if times is None or moment_s is None else round((moment_s - times.submitted_s) * 1000, 3)

@@ -1,0 +1,111 @@
+"""The page at /, the API page at /docs, their assets and /openapi.json; nothing on them comes from elsewhere."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.exceptions import NotFoundException
+
+_MEDIA_TYPES: Final = {
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
+    "svg": "image/svg+xml",
+}
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+class Pages(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is served as it is; read once, when the application is made."""
+
+    files: dict[str, bytes]
+    openapi: bytes
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What / says to a program."""
+
+    message: str
+    version: str
+    endpoints: list[str]
+
+
+def load_pages(openapi: bytes) -> Pages:
+    """Read the files of the page from the package, beside the description of the API."""
+    folder = files("service") / "ui"
+    return Pages(
+        files={entry.name: entry.read_bytes() for entry in folder.iterdir() if _media_type(entry.name) is not None},
+        openapi=openapi,
+    )
+
+
+@get("/", sync_to_thread=False)
+def show_root(request: Request[Any, Any, Any]) -> Response[Any]:
+    """The chat page for browsers, a short description for everyone else."""
+    if "text/html" in request.headers.get("accept", ""):
+        return _page(request, "index.html", vary=True)
+    welcome = Welcome(
+        message="Quire serves an OpenAI-compatible API: point a client's base URL at /v1.",
+        version=package_version(),
+        endpoints=[
+            "POST /v1/chat/completions",
+            "POST /v1/completions",
+            "GET /v1/models",
+            "GET /health",
+            "GET /docs",
+            "GET /openapi.json",
+        ],
+    )
+    return Response(welcome, headers={"vary": "accept"})
+
+
+@get("/docs", sync_to_thread=False)
+def show_docs(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The API page."""
+    return _page(request, "docs.html")
+
+
+@get("/openapi.json", sync_to_thread=False)
+def show_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """The description of the API."""
+    pages: Pages = request.app.state["pages"]
+    return Response(pages.openapi, media_type="application/json")
+
+
+@get("/assets/{name:str}", sync_to_thread=False)
+def show_asset(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    """A style sheet, script or icon; only names that were read at the start."""
+    return _page(request, name)
+
+
+def package_version() -> str:
+    """The installed version; `0` when run from a checkout that is not installed."""
+    try:
+        return version("quire")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _page(request: Request[Any, Any, Any], name: str, *, vary: bool = False) -> Response[bytes]:
+    pages: Pages = request.app.state["pages"]
+    content = pages.files.get(name)
+    if content is None:
+        raise NotFoundException
+    headers = _HEADERS | ({"vary": "accept"} if vary else {})
+    return Response(content, media_type=_media_type(name) or "", headers=headers)
+
+
+def _media_type(name: str) -> str | None:
+    return _MEDIA_TYPES.get(name.rpartition(".")[2])
+
+
+HANDLERS = (show_root, show_docs, show_openapi, show_asset)

@@ -1,0 +1,227 @@
+"""Fakes that stand behind the real protocols: an engine that follows a script, and a tokenizer of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from contracts.engine import DeltaStream, EngineInfo, EngineStats
+from contracts.errors import QuireError
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
+
+BOS, EOS = 256, 257
+VOCAB_SIZE = 272
+"""256 bytes, two control tokens, and padding rows as real models have them."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}"
+)
+
+Script = Callable[[GenerationRequest, int], list[int]]
+"""Token ids that a sample of a request produces; the end-of-sequence token may be among them."""
+
+
+def write_byte_model(directory: Path) -> Path:
+    """A model directory whose tokenizer has one token per byte; returns the directory."""
+    alphabet = {character: byte for byte, character in _byte_characters().items()}
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "chat_template": CHAT_TEMPLATE}
+    (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return directory
+
+
+def _byte_characters() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}
+
+
+def say(text: str) -> Script:
+    """Every sample says the text and ends its turn."""
+    return lambda request, sample: [*text.encode(), EOS]
+
+
+def echo_prompt(request: GenerationRequest, sample: int) -> list[int]:
+    """Every sample repeats the last line of the prompt before the assistant's turn, and ends its turn."""
+    text = bytes(token for token in request.prompt_token_ids if token < 256)
+    return [*text.rpartition(b"\n")[0].rpartition(b": ")[2], EOS]
+
+
+class FakeEngine:
+    """Follows `script`, `tokens_per_delta` tokens at a time; with `gate` closed it waits before each delta.
+
+    Records what was asked, what was aborted, and how many tokens it produced. `refusal` is raised by `submit` once
+    `num_before_refusal` requests were admitted; `fail_after` ends samples with `failure` after as many deltas.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        script: Script,
+        *,
+        tokens_per_delta: int = 1,
+        interval_s: float = 0.0,
+        model_name: str = "fake/model",
+        max_model_len: int = 4096,
+    ) -> None:
+        self._info = fake_engine_info(model_path, model_name, max_model_len)
+        self.script = script
+        self.tokens_per_delta = tokens_per_delta
+        self.interval_s = interval_s
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.refusal: QuireError | None = None
+        self.num_before_refusal = 0
+        self.fail_after: int | None = None
+        self.failure = FinishReason.ERROR
+        self.num_cached_tokens = 0
+        self.is_alive = True
+        self.requests: list[GenerationRequest] = []
+        self.aborted: list[str] = []
+        self.drains: list[float] = []
+        self.has_aborted = asyncio.Event()
+        self.has_started = asyncio.Event()
+        self.num_generated_tokens = 0
+        self._running: dict[str, tuple[DeltaStream, list[asyncio.Task[None]]]] = {}
+        self._num_open: dict[str, int] = {}
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    async def submit(self, request: GenerationRequest) -> DeltaStream:
+        if self.refusal is not None and len(self.requests) >= self.num_before_refusal:
+            raise self.refusal
+        self.requests.append(request)
+        stream = DeltaStream(request.request_id, request.num_samples)
+        self._num_open[request.request_id] = request.num_samples
+        tasks = [asyncio.create_task(self._run(request, index, stream)) for index in range(request.num_samples)]
+        self._running[request.request_id] = stream, tasks
+        return stream
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+        self.has_aborted.set()
+        _, tasks = self._running.pop(request_id, (None, []))
+        for task in tasks:
+            task.cancel()
+
+    def stats(self) -> EngineStats:
+        num_running = len(self._running)
+        return EngineStats(
+            num_running=num_running,
+            num_waiting=0,
+            num_waiting_tokens=0,
+            num_free_blocks=self._info.num_blocks - num_running,
+            num_cached_blocks=0,
+            num_blocks=self._info.num_blocks,
+            num_steps=0,
+            num_requests=len(self.requests),
+            num_finished=0,
+            num_aborted=len(self.aborted),
+            num_failed=0,
+            num_rejected=0,
+            num_preemptions=0,
+            num_prompt_tokens=0,
+            num_cached_tokens=0,
+            num_generated_tokens=self.num_generated_tokens,
+            num_scheduled_seqs=0,
+            step_time_s=0.0,
+            is_alive=self.is_alive,
+            is_draining=bool(self.drains),
+        )
+
+    async def drain(self, timeout_s: float) -> None:
+        self.drains.append(timeout_s)
+        for stream, tasks in list(self._running.values()):
+            for index, task in enumerate(tasks):
+                if not task.done():
+                    task.cancel()
+                    stream.put(_final(stream.request_id, index, FinishReason.ABORT))
+        self._running.clear()
+
+    async def _run(self, request: GenerationRequest, sample: int, stream: DeltaStream) -> None:
+        tokens = self.script(request, sample)[: request.sampling.max_tokens]
+        size = self.tokens_per_delta
+        self.has_started.set()
+        for number, start in enumerate(range(0, len(tokens), size)):
+            if self.interval_s:
+                await asyncio.sleep(self.interval_s)
+            await self.gate.wait()
+            if number == self.fail_after:
+                self._end(stream, _final(request.request_id, sample, self.failure))
+                return
+            self._put(request, sample, stream, tokens[start : start + size], is_last=start + size >= len(tokens))
+            await asyncio.sleep(0)
+
+    def _put(
+        self, request: GenerationRequest, sample: int, stream: DeltaStream, tokens: list[int], *, is_last: bool
+    ) -> None:
+        self.num_generated_tokens += len(tokens)
+        num_top = request.sampling.num_logprobs
+        delta = GenerationDelta(
+            request_id=request.request_id,
+            sample_index=sample,
+            token_ids=tokens,
+            logprobs=None if num_top is None else [_logprob(token, num_top) for token in tokens],
+            num_cached_tokens=self.num_cached_tokens,
+            finish_reason=(FinishReason.STOP if tokens[-1] == EOS else FinishReason.LENGTH) if is_last else None,
+            ended_by_token=is_last and tokens[-1] == EOS,
+            times=TIMES if is_last else None,
+        )
+        if is_last:
+            self._end(stream, delta)
+        else:
+            stream.put(delta)
+
+    def _end(self, stream: DeltaStream, delta: GenerationDelta) -> None:
+        stream.put(delta)
+        self._num_open[stream.request_id] -= 1
+        if self._num_open[stream.request_id] == 0:
+            self._running.pop(stream.request_id, None)
+
+
+TIMES = PhaseTimes(submitted_s=10.0, scheduled_s=10.25, first_token_s=10.5, finished_s=11.0)
+
+
+def _final(request_id: str, sample: int, reason: FinishReason) -> GenerationDelta:
+    error = "CUDA error at 0x7f00 in /srv/engine.py" if reason is FinishReason.ERROR else None
+    return GenerationDelta(
+        request_id=request_id, sample_index=sample, token_ids=[], finish_reason=reason, error=error, times=TIMES
+    )
+
+
+def _logprob(token: int, num_top: int) -> TokenLogprob:
+    others = [((token + offset) % 256, -0.5 * offset) for offset in range(num_top)]
+    return TokenLogprob(logprob=-0.25, top=[(other, value if value > -1 else float("-inf")) for other, value in others])
+
+
+def fake_engine_info(model_path: Path, model_name: str = "fake/model", max_model_len: int = 4096) -> EngineInfo:
+    """What a small model would say of itself."""
+    return EngineInfo(
+        model_name=model_name,
+        model_path=str(model_path),
+        architecture="FakeForCausalLM",
+        device="cpu",
+        dtype="float32",
+        vocab_size=VOCAB_SIZE,
+        max_model_len=max_model_len,
+        eos_token_ids=[EOS],
+        block_size=16,
+        num_blocks=1024,
+        max_num_seqs=64,
+        max_num_batched_tokens=1024,
+        num_parameters=1_000,
+        fingerprint="quire-fake-0001",
+    )
