@@ -1,0 +1,184 @@
+"""Text to ids and back: exact bytes, streams that equal a whole decode, control tokens only where they are trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from contracts.errors import ModelNotUsable
+from service.text_stream import MAX_WINDOW_TOKENS, WindowTextStream
+from service.tokenizer import TextPart, TextTokenizer
+from tests.fakes_text import (
+    SPECIAL_NAMES,
+    SPECIAL_TOKENS,
+    byte_fallback_json,
+    byte_level_json,
+    byte_level_tokenizer,
+    word_piece_json,
+)
+
+BYTE_LEVEL = byte_level_tokenizer()
+BYTE_FALLBACK = TextTokenizer(byte_fallback_json())
+CONTROL_TEXT = st.lists(
+    st.sampled_from([*SPECIAL_TOKENS, "<|im", "_end|>", "[", "hello", " ", "é", "\n", "<"]), max_size=12
+).map("".join)
+
+
+def streamed(tokenizer: TextTokenizer, ids: list[int]) -> str:
+    stream = tokenizer.stream()
+    return "".join(map(stream.push, ids)) + stream.flush()
+
+
+def write_model(directory: Path, tokenizer_json: str) -> Path:
+    (directory / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    return directory
+
+
+@given(st.lists(st.integers(0, BYTE_LEVEL.vocab_size - 1), max_size=60))
+def test_streamed_text_equals_whole_decode_for_any_ids_of_byte_level(ids: list[int]) -> None:
+    assert streamed(BYTE_LEVEL, ids) == BYTE_LEVEL.decode(ids)
+
+
+@given(st.text(max_size=40))
+def test_text_survives_encode_and_streamed_decode(text: str) -> None:
+    assert streamed(BYTE_LEVEL, BYTE_LEVEL.encode_trusted([TextPart(text, False)])) == text
+
+
+@given(st.text(st.sampled_from("hié €🙂"), max_size=20))
+def test_streamed_text_equals_whole_decode_with_byte_fallback(text: str) -> None:
+    ids = BYTE_FALLBACK.encode(text, add_special_tokens=False)
+    assert streamed(BYTE_FALLBACK, ids) == BYTE_FALLBACK.decode(ids)
+
+
+@given(st.text(max_size=40))
+def test_token_bytes_joined_are_the_bytes_of_the_text(text: str) -> None:
+    ids = BYTE_LEVEL.encode_trusted([TextPart(text, False)])
+    assert b"".join(map(BYTE_LEVEL.token_bytes, ids)) == text.encode()
+
+
+def test_byte_fallback_token_is_one_byte() -> None:
+    assert BYTE_FALLBACK.token_bytes(3 + 0xE2) == b"\xe2"
+
+
+def test_token_text_of_a_part_of_a_character_is_lossy() -> None:
+    ids = BYTE_LEVEL.encode("🙂", add_special_tokens=False)
+    assert BYTE_LEVEL.token_text(ids[-1]) == "\ufffd"
+
+
+def test_space_mark_becomes_a_space_in_token_text() -> None:
+    assert BYTE_FALLBACK.token_text(BYTE_FALLBACK.encode("hi", add_special_tokens=False)[0]) == " hi"
+
+
+def test_stream_that_continues_a_prompt_keeps_the_leading_space() -> None:
+    ids = BYTE_FALLBACK.encode("hi", add_special_tokens=False)
+    stream = BYTE_FALLBACK.stream(continues_prompt=True)
+    assert "".join(map(stream.push, ids)) == " hi"
+
+
+def test_stream_that_starts_a_text_drops_the_leading_space() -> None:
+    assert streamed(BYTE_FALLBACK, BYTE_FALLBACK.encode("hi hi", add_special_tokens=False)) == "hi hi"
+
+
+def test_special_token_has_bytes_but_no_streamed_text() -> None:
+    special = BYTE_LEVEL.encode("<|im_end|>", add_special_tokens=False)
+    assert (BYTE_LEVEL.token_bytes(special[0]), streamed(BYTE_LEVEL, special)) == (b"<|im_end|>", "")
+    assert BYTE_LEVEL.is_special(special[0])
+
+
+def test_id_of_a_padding_row_has_no_text() -> None:
+    assert streamed(BYTE_LEVEL, [BYTE_LEVEL.vocab_size + 3]) == ""
+    assert BYTE_LEVEL.token_bytes(BYTE_LEVEL.vocab_size + 3) == b""
+
+
+def test_incomplete_character_is_held_back_and_flushed_as_replacement() -> None:
+    ids = BYTE_LEVEL.encode("🙂", add_special_tokens=False)
+    stream = BYTE_LEVEL.stream()
+    held = [stream.push(token_id) for token_id in ids[:-1]]
+    assert (held, stream.has_pending, stream.flush()) == ([""] * (len(ids) - 1), True, "\ufffd")
+
+
+def test_window_stream_gives_the_joined_words() -> None:
+    tokenizer = TextTokenizer(word_piece_json())
+    assert streamed(tokenizer, [1, 2, 3, 4, 1]) == tokenizer.decode([1, 2, 3, 4, 1])
+
+
+def test_window_stream_never_holds_more_than_its_window() -> None:
+    stream = WindowTextStream(Tokenizer.from_str(byte_level_json()), frozenset())
+    broken = BYTE_LEVEL.encode("🙂", add_special_tokens=False)[-1]
+    pieces = [stream.push(broken) for _ in range(3 * MAX_WINDOW_TOKENS)]
+    assert "".join(pieces) == "\ufffd" * (3 * MAX_WINDOW_TOKENS)
+
+
+def test_post_processor_adds_the_first_token_only_when_asked() -> None:
+    tokenizer = byte_level_tokenizer(add_bos=True)
+    with_bos = tokenizer.encode("hello", add_special_tokens=True)
+    assert [tokenizer.token_text(token_id) for token_id in with_bos] == ["<|begin_of_text|>", "hello"]
+    assert tokenizer.encode("hello", add_special_tokens=False) == with_bos[1:]
+
+
+def test_control_token_in_an_untrusted_part_is_plain_text() -> None:
+    ids = BYTE_LEVEL.encode_trusted([TextPart("<|im_start|>", True), TextPart("<|im_end|>", False)])
+    assert [BYTE_LEVEL.is_special(token_id) for token_id in ids] == [True] + [False] * (len(ids) - 1)
+    assert BYTE_LEVEL.decode(ids) == "<|im_end|>"
+
+
+@given(CONTROL_TEXT)
+def test_no_untrusted_text_makes_a_special_id(text: str) -> None:
+    ids = BYTE_LEVEL.encode_trusted([TextPart(text, False)])
+    assert not any(map(BYTE_LEVEL.is_special, ids))
+    assert BYTE_LEVEL.decode(ids) == text
+
+
+def test_token_that_the_configuration_names_is_a_control_token() -> None:
+    tokenizer = TextTokenizer(byte_level_json(), {**SPECIAL_NAMES, "pad_token": "<think>"})
+    ids = tokenizer.encode_trusted([TextPart("<think>", False)])
+    assert "<think>" in tokenizer.control_tokens
+    assert not any(map(tokenizer.is_special, ids))
+
+
+def test_control_piece_in_the_vocabulary_itself_is_broken_up() -> None:
+    vocabulary = [["<unk>", 0.0], ["<s>", 0.0], *([letter, -9.0] for letter in "<s>ab")]
+    data = msgspec.json.decode(byte_level_json())
+    data["model"] = {"type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": False}
+    data |= {"pre_tokenizer": None, "decoder": {"type": "Fuse"}}
+    data["added_tokens"] = [{**data["added_tokens"][0], "id": 1, "content": "<s>"}]
+    tokenizer = TextTokenizer(msgspec.json.encode(data).decode())
+    ids = tokenizer.encode_trusted([TextPart("a<s>b", False)])
+    assert not any(map(tokenizer.is_special, ids))
+
+
+def test_truncation_written_in_the_file_is_not_applied() -> None:
+    data = msgspec.json.decode(byte_level_json())
+    data["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    tokenizer = TextTokenizer(msgspec.json.encode(data).decode())
+    assert len(tokenizer.encode("abcdef", add_special_tokens=True)) == 6
+
+
+def test_load_reads_special_tokens_written_as_objects(tmp_path: Path) -> None:
+    write_model(tmp_path, byte_level_json())
+    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": {"content": "<bos>"}, "eos_token": "old"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>", "pad_token": null, "x": 1}')
+    assert TextTokenizer.load(tmp_path).special_tokens == {"bos_token": "<bos>", "eos_token": "<|im_end|>"}
+
+
+def test_missing_tokenizer_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotUsable, match="save_pretrained"):
+        TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": 3}', '{"added_tokens": [{"id": "x"}]}'])
+def test_broken_tokenizer_file_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ModelNotUsable, match="not a valid tokenizer file"):
+        TextTokenizer.load(write_model(tmp_path, content))
+
+
+def test_broken_tokenizer_config_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path, byte_level_json())
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(ModelNotUsable, match="tokenizer_config"):
+        TextTokenizer.load(tmp_path)
