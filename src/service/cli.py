@@ -10,7 +10,7 @@ import importlib
 
 import click
 
-from contracts.errors import StartupError
+from contracts.errors import QuireError, StartupError
 from contracts.version import VERSION
 from service.cli_options import VERBOSE_KEY, verbose_option
 
@@ -22,12 +22,12 @@ _COMMANDS = {
 }
 
 
-class StartupFailure(click.ClickException):
-    """A StartupError as click reports it: one red line on standard error, and the error's own exit code."""
+class ReportedError(click.ClickException):
+    """A QuireError as click reports it: one red line on standard error, and a StartupError's own exit code."""
 
-    def __init__(self, error: StartupError) -> None:
+    def __init__(self, error: QuireError) -> None:
         super().__init__(error.message)
-        self.exit_code = error.exit_code  # type: ignore[misc]
+        self.exit_code = error.exit_code if isinstance(error, StartupError) else 1  # type: ignore[misc]
 
     def show(self, file: object = None) -> None:
         click.secho(f"Error: {self.format_message()}", fg="red", err=True)
@@ -62,13 +62,13 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a StartupError becomes one line, or stays a traceback under `-v`."""
+        """Run the command; an error of ours becomes one line, or stays a traceback under `-v`."""
         try:
             return super().invoke(ctx)
-        except StartupError as error:
+        except QuireError as error:
             if ctx.meta.get(VERBOSE_KEY):
                 raise
-            raise StartupFailure(error) from error
+            raise ReportedError(error) from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
