@@ -56,4 +56,5 @@ class LoadProgress:
         """Stop and clear; further reports are dropped."""
         if not self._is_closed:
             self._is_closed = True
-            self._progress.stop()
+            if self._console.is_terminal:
+                self._progress.stop()
