@@ -141,6 +141,7 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     prediction: Any = None
     web_search_options: Any = None
     moderation: Any = None
+    prompt_cache_options: Any = None
 
     # Quire's own, with the names other servers use.
     top_k: TopK | None = None

@@ -6,10 +6,10 @@ is the model's, never the caller's; what callers write in messages cannot pass f
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from contracts.errors import InvalidRequest, ModelNotUsable, clip
 from service.tokenizer import TextPart, TextTokenizer, read_json_object
 
 MAX_RENDERED_CHARS = 4 * 1024 * 1024
+PRIVATE_USE_PLANE = (0xF0000, 0xFFFFE)
+"""First code point and the one after the last of the plane that stands in for control tokens while rendering."""
 
 ChatMessage = Mapping[str, str]
 """role, content and maybe name, as the template sees them."""
@@ -45,10 +47,8 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], control_tokens: Sequence[str]) -> None:
         self._special_tokens = dict(special_tokens)
-        self._control_tokens = sorted(control_tokens, key=len, reverse=True)
-        self._control_pattern = (
-            re.compile("|".join(re.escape(token) for token in self._control_tokens)) if control_tokens else None
-        )
+        longest_first = sorted(control_tokens, key=len, reverse=True)
+        self._control_pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
         try:
             self._template = _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
@@ -94,27 +94,29 @@ class ChatTemplate:
     def render_parts(self, messages: Sequence[ChatMessage]) -> list[TextPart]:
         """Render, and mark as untrusted each text of a control token that came with the messages."""
         pattern = self._control_pattern
-        if pattern is None or not any(pattern.search(text) for message in messages for text in message.values()):
+        found = set() if pattern is None else {token for text in texts_of(messages) for token in pattern.findall(text)}
+        if pattern is None or not found:
             return [TextPart(self.render(messages), True)]
-        nonce = secrets.token_hex(8)
-        number_of = {token: number for number, token in enumerate(self._control_tokens)}
-
-        def mark(match: re.Match[str]) -> str:
-            return f"\ue000{nonce}{number_of[match[0]]}\ue001"
-
-        marked = [{key: pattern.sub(mark, text) for key, text in message.items()} for message in messages]
-        segments = re.split(f"\ue000{nonce}([0-9]+)\ue001", self.render(marked))
-        if any(nonce in segment for segment in segments):
-            raise InvalidRequest(
-                "The messages contain the text of control tokens, which this model's chat template cannot carry as "
-                "plain text. Remove it.",
-                param="messages",
-            )
-        parts = [
-            TextPart(self._control_tokens[int(segment)], False) if position % 2 else TextPart(segment, True)
-            for position, segment in enumerate(segments)
+        marker_of = dict(zip(sorted(found), unused_characters(messages, len(found)), strict=True))
+        marked = [
+            {key: pattern.sub(lambda match: marker_of[match[0]], text) for key, text in message.items()}
+            for message in messages
         ]
-        return [part for part in parts if part.text]
+        token_of = {marker: token for token, marker in marker_of.items()}
+        segments: list[str] = re.split(f"([{''.join(token_of)}])", self.render(marked))
+        return [TextPart(token_of.get(text, text), text not in token_of) for text in segments if text]
+
+
+def texts_of(messages: Sequence[ChatMessage]) -> Iterator[str]:
+    """Every text that callers wrote."""
+    return (text for message in messages for text in message.values())
+
+
+def unused_characters(messages: Sequence[ChatMessage], num_characters: int) -> list[str]:
+    """Pick private-use characters that no message holds; one character cannot be cut, trimmed or changed in case."""
+    used = set().union(*texts_of(messages))
+    unused = (character for code in range(*PRIVATE_USE_PLANE) if (character := chr(code)) not in used)
+    return list(itertools.islice(unused, num_characters))
 
 
 def read_template_source(model_path: Path) -> str | None:

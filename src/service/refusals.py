@@ -99,6 +99,7 @@ CHAT_RULES: Final[Mapping[str, FieldRule]] = {
     "prediction": REFUSED,
     "web_search_options": REFUSED,
     "moderation": REFUSED,
+    "prompt_cache_options": REFUSED,
     "top_k": HONOURED,
     "min_p": HONOURED,
     "repetition_penalty": HONOURED,

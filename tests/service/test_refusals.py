@@ -38,6 +38,7 @@ OPENAI_CHAT_FIELDS = [
     "prediction",
     "presence_penalty",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "reasoning_effort",
     "response_format",
