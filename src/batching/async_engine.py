@@ -86,6 +86,7 @@ class AsyncEngine:
                 self.abort(request_id)
         self._loop_task.cancel()
         await asyncio.gather(self._loop_task, return_exceptions=True)
+        self._idle.set()  # drained twice, the second call has nothing to wait for
         await asyncio.to_thread(self._executor.shutdown)
 
     async def _run(self) -> None:
