@@ -26,7 +26,7 @@ class ReportedError(click.ClickException):
     """A QuireError as click reports it: one red line on standard error, and a StartupError's own exit code."""
 
     def __init__(self, error: QuireError) -> None:
-        super().__init__(error.message)
+        super().__init__(" ".join(error.message.split()))
         self.exit_code = error.exit_code if isinstance(error, StartupError) else 1  # type: ignore[misc]
 
     def show(self, file: object = None) -> None:
