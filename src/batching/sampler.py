@@ -45,10 +45,17 @@ class SamplingKernel(Protocol):
 class Sampler:
     """Owned by the runner thread, which is the only caller of `sample`."""
 
-    def __init__(self, vocab_size: int, eos_token_ids: frozenset[int], device: torch.device) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        eos_token_ids: frozenset[int],
+        device: torch.device,
+        kernel: SamplingKernel | None = None,
+    ) -> None:
+        """Take the fastest kernel for the device unless one is given; numba compiles here, never in `sample`."""
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
-        self._kernel = select_kernel(vocab_size, device)
+        self._kernel = kernel or select_kernel(vocab_size, device)
 
     def sample(self, logits: torch.Tensor, rows: list[ScheduledSequence]) -> list[SampledToken]:
         """Choose one token for each row; a row whose logits are not finite gets an error and fails alone.
@@ -131,11 +138,11 @@ def select_kernel(vocab_size: int, device: torch.device) -> SamplingKernel:
     if device.type != "cpu":
         return TorchSampling()
     try:
-        from batching.kernels.sampling_cpu import NumbaSampling
+        from batching.kernels.sampling_numba import NumbaSampling
     except (ImportError, RuntimeError) as error:
         # RuntimeError: numba finds no writable directory for its cache.
         logger.debug("numba_sampling_unavailable", error=str(error))
         return TorchSampling()
-    kernel = NumbaSampling(vocab_size)
+    kernel = NumbaSampling(vocab_size, torch.get_num_threads())
     kernel.compile()
     return kernel

@@ -8,180 +8,78 @@ integer work, and a row is cut into chunks of CHUNK tokens whose largest key is 
 - arg max of logit/T + noise: a chunk whose maximum cannot win with the largest noise is passed over; in the others the
   32 random bits decide which tokens are worth two logarithms. The result is the exact arg max.
 
-Importing this module needs numba, so `batching.sampler` imports it only when it builds a Sampler on a CPU. Rows are
-spread over numba's threads only where a batch is large. Tested against `sampling_torch`, which it must equal.
+All functions stand in this one file because numba's cache on disk does not see changes in other files. They know
+nothing of requests or torch.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numba
 import numpy as np
-import numpy.typing as npt
-import torch
-from numba import njit, prange
+from numba import njit
 
-from batching.kernels.sampling_torch import TorchSampling
 from batching.sampling_noise import MAX_NOISE
-from batching.sampling_options import NUCLEUS_SLACK, RowOptions
+from batching.sampling_options import NUCLEUS_SLACK
 
 CHUNK = 64
-MAX_SORTED = 2048
+MAX_SORTED = 512
 """Bisection stops once this few tokens are left to sort."""
-MIN_PARALLEL_ELEMENTS = 1 << 18
-"""Below this many logits in a batch, waking a second thread costs more than it saves."""
 
 INFINITE_BITS = 0x7F800000
 LAST_ID = (1 << 31) - 1
 LOG2_E = 1.4426950408889634
-
-Array = npt.NDArray[Any]
-
-
-class NumbaSampling(TorchSampling):
-    """Holds scratch memory for each thread; every method may be called from the runner thread only.
-
-    `argmax` stays torch's: it reads each logit once, without a copy, at memory speed.
-    """
-
-    def __init__(self, vocab_size: int) -> None:
-        self._num_workers = numba.get_num_threads()
-        padded = -(-vocab_size // CHUNK) * CHUNK
-        self._scratch = _allocate_scratch(self._num_workers, padded)
-
-    def compile(self) -> None:
-        """Compile, or load from the cache on disk, both variants of the kernel, so that no request waits for it."""
-        logits = torch.zeros((2, 1))
-        floats, halves = _as_arrays(logits)
-        zeros, ones = np.zeros(2), np.ones(2)
-        counts = np.zeros(2, dtype=np.int64)
-        options = (counts, ones, counts, ones, zeros, np.zeros((2, 2), dtype=np.uint32))
-        results = (np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.bool_))
-        for choose_rows in (choose_rows_serial, choose_rows_parallel):
-            choose_rows(floats, halves, options, self._scratch, results, 1)
-        self.logprobs(logits, [0, 0], 1)
-
-    def choose(self, logits: torch.Tensor, options: RowOptions) -> tuple[list[int], list[bool]]:
-        if options.is_all_greedy:
-            return super().choose(logits, options)
-        num_rows = len(options.rows)
-        floats, halves = _as_arrays(logits)
-        token_ids, usable = np.zeros(num_rows, dtype=np.int64), np.zeros(num_rows, dtype=np.bool_)
-        is_large = num_rows > 1 and num_rows * logits.shape[1] >= MIN_PARALLEL_ELEMENTS
-        choose_rows = choose_rows_parallel if is_large else choose_rows_serial
-        choose_rows(
-            floats,
-            halves,
-            (options.rows, options.temperature, options.top_k, options.top_p, options.min_p, options.keys),
-            self._scratch,
-            (token_ids, usable),
-            min(self._num_workers, num_rows),
-        )
-        return token_ids.tolist(), usable.tolist()
-
-    def logprobs(
-        self, logits: torch.Tensor, token_ids: list[int], num_top: int
-    ) -> tuple[list[float], list[list[int]], list[list[float]]]:
-        num_rows, num_top = len(token_ids), min(num_top, logits.shape[1])
-        floats, halves = _as_arrays(logits)
-        chosen = np.empty(num_rows, dtype=np.float64)
-        top_ids = np.empty((num_rows, num_top), dtype=np.int64)
-        top_logprobs = np.empty((num_rows, num_top), dtype=np.float64)
-        logprob_rows(floats, halves, np.array(token_ids), self._scratch, (chosen, top_ids, top_logprobs))
-        return chosen.tolist(), top_ids.tolist(), top_logprobs.tolist()
-
-
-def _allocate_scratch(num_workers: int, padded_len: int) -> tuple[Array, ...]:
-    """Per worker: keys int32, float bits int32, weights float32, sort buffer int64, chunk maxima int32."""
-    shape = (num_workers, padded_len)
-    return (
-        np.empty(shape, dtype=np.int32),
-        np.empty(shape, dtype=np.int32),
-        np.empty(shape, dtype=np.float32),
-        np.empty(shape, dtype=np.int64),
-        np.empty((num_workers, padded_len // CHUNK), dtype=np.int32),
-    )
-
-
-def _as_arrays(logits: torch.Tensor) -> tuple[Array, Array]:
-    """The logits' memory as (float32 bits as int32, empty) or (empty, bfloat16 bits as int16): one compiled variant."""
-    if logits.stride(1) != 1:
-        logits = logits.contiguous()
-    if logits.dtype == torch.bfloat16:
-        return np.empty((0, 0), dtype=np.int32), logits.view(torch.int16).numpy()
-    return logits.float().view(torch.int32).numpy(), np.empty((0, 0), dtype=np.int16)
 
 
 # ---- rows
 
 
 @njit(nogil=True, cache=True)
-def choose_rows_serial(floats, halves, options, scratch, results, num_workers):  # type: ignore[no-untyped-def]
-    """Choose for each row in turn; `results`: (token_ids, usable) [rows]; `num_workers` is not used."""
-    for row in range(results[0].shape[0]):
-        choose_row(floats, halves, options, scratch, results, row, 0)
-
-
-@njit(nogil=True, cache=True, parallel=True)
-def choose_rows_parallel(floats, halves, options, scratch, results, num_workers):  # type: ignore[no-untyped-def]
-    """As the serial variant, worker w taking rows w, w + num_workers, ... with its own scratch."""
-    for worker in prange(num_workers):
-        for row in range(worker, results[0].shape[0], num_workers):
-            choose_row(floats, halves, options, scratch, results, row, worker)
-
-
-@njit(nogil=True, cache=True)
-def choose_row(floats, halves, options, scratch, results, row, worker):  # type: ignore[no-untyped-def]
-    """Load, truncate and choose one row."""
+def choose_rows(floats, halves, options, scratch, results, worker, num_workers):  # type: ignore[no-untyped-def]
+    """Choose for rows worker, worker + num_workers, ...; results: (token_ids, usable) [rows]."""
     rows, temperatures, top_ks, top_ps, min_ps, noise_keys = options
-    keys, bits, weights, order, chunk_max = (
-        scratch[0][worker],
-        scratch[1][worker],
-        scratch[2][worker],
-        scratch[3][worker],
-        scratch[4][worker],
-    )
-    vocab_size = floats.shape[1] if floats.shape[0] > 0 else halves.shape[1]
+    vocab_size = max(floats.shape[1], halves.shape[1])
     num_chunks = (vocab_size + CHUNK - 1) // CHUNK
-    keys, bits, weights = keys[: num_chunks * CHUNK], bits[: num_chunks * CHUNK], weights[: num_chunks * CHUNK]
-    chunk_max = chunk_max[:num_chunks]
-    best_key = load_row(floats, halves, rows[row], vocab_size, keys, bits, chunk_max)
-    results[1][row] = -INFINITE_BITS < best_key < INFINITE_BITS
-    if not results[1][row]:
-        return
-    temperature = temperatures[row]
-    if temperature == 0.0:
-        results[0][row] = first_of_key(keys, chunk_max, best_key)
-        return
+    keys, bits = scratch[0][worker, : num_chunks * CHUNK], scratch[1][worker, : num_chunks * CHUNK]
+    weights, order = scratch[2][worker, : num_chunks * CHUNK], scratch[3][worker]
+    chunk_max = scratch[4][worker, :num_chunks]
     cut = np.empty(2, dtype=np.int64)
-    cut[0], cut[1] = -INFINITE_BITS, LAST_ID
-    num_sorted = 0
-    if 0 < top_ks[row] < vocab_size:
-        num_sorted = cut_top_k(keys, chunk_max, top_ks[row], order, cut)
-    if top_ps[row] < 1.0:
-        if num_sorted > 0:
-            cut_sorted_top_p(order[:num_sorted], best_key, temperature, top_ps[row], cut)
-        else:
-            cut_top_p(keys, bits, weights, order, vocab_size, best_key, temperature, top_ps[row], cut)
-    min_logit = -np.inf
-    if min_ps[row] > 0.0:
-        min_logit = value_of(best_key) + temperature * math.log(min_ps[row])
-    results[0][row] = noisy_argmax(keys, chunk_max, temperature, noise_keys[row], cut, min_logit, best_key)
+    for row in range(worker, rows.shape[0], num_workers):
+        best_key = load_row(floats, halves, rows[row], vocab_size, keys, bits, chunk_max)
+        results[1][row] = -INFINITE_BITS < best_key < INFINITE_BITS
+        if not results[1][row]:
+            continue
+        temperature = temperatures[row]
+        if temperature == 0.0:
+            results[0][row] = first_of_key(keys, chunk_max, best_key)
+            continue
+        cut[0], cut[1] = -INFINITE_BITS, LAST_ID
+        num_sorted = 0
+        if 0 < top_ks[row] < vocab_size:
+            num_sorted = cut_top_k(keys, chunk_max, top_ks[row], order, cut)
+        if top_ps[row] < 1.0:
+            if num_sorted > 0:
+                cut_sorted_top_p(order[:num_sorted], best_key, temperature, top_ps[row], cut)
+            else:
+                cut_top_p(keys, bits, weights, order, vocab_size, best_key, temperature, top_ps[row], cut)
+        min_logit = -np.inf
+        if min_ps[row] > 0.0:
+            min_logit = value_of(best_key) + temperature * math.log(min_ps[row])
+        results[0][row] = noisy_argmax(keys, chunk_max, temperature, noise_keys[row], cut, min_logit, best_key)
 
 
 @njit(nogil=True, cache=True)
-def logprob_rows(floats, halves, token_ids, scratch, results):  # type: ignore[no-untyped-def]
+def logprob_rows(floats, halves, token_ids, scratch, results, worker, num_workers):  # type: ignore[no-untyped-def]
     """Log probabilities of `token_ids` and of the most probable tokens; results: (chosen, top_ids, top_logprobs)."""
     chosen, top_ids, top_logprobs = results
     num_top = top_ids.shape[1]
-    vocab_size = floats.shape[1] if floats.shape[0] > 0 else halves.shape[1]
+    vocab_size = max(floats.shape[1], halves.shape[1])
     num_chunks = (vocab_size + CHUNK - 1) // CHUNK
-    keys, bits = scratch[0][0][: num_chunks * CHUNK], scratch[1][0][: num_chunks * CHUNK]
-    weights, order, chunk_max = scratch[2][0][: num_chunks * CHUNK], scratch[3][0], scratch[4][0][:num_chunks]
+    keys, bits = scratch[0][worker, : num_chunks * CHUNK], scratch[1][worker, : num_chunks * CHUNK]
+    weights, order = scratch[2][worker, : num_chunks * CHUNK], scratch[3][worker]
+    chunk_max = scratch[4][worker, :num_chunks]
     cut = np.empty(2, dtype=np.int64)
-    for row in range(token_ids.shape[0]):
+    for row in range(worker, token_ids.shape[0], num_workers):
         best_key = load_row(floats, halves, row, vocab_size, keys, bits, chunk_max)
         total = fill_weights(bits, weights, value_of(best_key), 1.0)
         normaliser = value_of(best_key) + math.log(total)
@@ -251,11 +149,11 @@ def cut_top_k(keys, chunk_max, k, order, cut):  # type: ignore[no-untyped-def]
     num_chunks = chunk_max.shape[0]
     pivot = np.int64(-INFINITE_BITS)
     if k <= num_chunks:
-        pivot = np.int64(np.partition(chunk_max, num_chunks - k)[num_chunks - k])
+        pivot = kth_largest(chunk_max, k)
     elif k > MAX_SORTED:
         pivot = kth_largest(keys, k)
     count = collect(keys, chunk_max, pivot, order)
-    order[:count].sort()
+    heap_sort(order, count)
     set_cut(order[k - 1], cut)
     return k
 
@@ -288,6 +186,31 @@ def collect(keys, chunk_max, pivot, order):  # type: ignore[no-untyped-def]
                     order[count] = (-np.int64(keys[index]) << 32) | index
                     count += 1
     return count
+
+
+@njit(nogil=True, cache=True)
+def heap_sort(order, count):  # type: ignore[no-untyped-def]
+    """Sort order[:count] ascending. numba's own sort would double the time to compile this module."""
+    for start in range(count // 2 - 1, -1, -1):
+        sift_down(order, start, count)
+    for end in range(count - 1, 0, -1):
+        order[0], order[end] = order[end], order[0]
+        sift_down(order, 0, end)
+
+
+@njit(nogil=True, cache=True)
+def sift_down(order, root, end):  # type: ignore[no-untyped-def]
+    """Restore the heap (largest on top) of order[:end] below `root`."""
+    entry = order[root]
+    while 2 * root + 1 < end:
+        child = 2 * root + 1
+        if child + 1 < end and order[child + 1] > order[child]:
+            child += 1
+        if order[child] <= entry:
+            break
+        order[root] = order[child]
+        root = child
+    order[root] = entry
 
 
 @njit(nogil=True, cache=True)
@@ -344,7 +267,7 @@ def cut_top_p(keys, bits, weights, order, vocab_size, best_key, temperature, top
         if low <= keys[index] < high:
             order[size] = (-np.int64(keys[index]) << 32) | index
             size += 1
-    order[:size].sort()
+    heap_sort(order, size)
     walk_mass(order[:size], best, temperature, mass_above, target, cut)
 
 
