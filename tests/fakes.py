@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -58,11 +59,24 @@ def echo_prompt(request: GenerationRequest, sample: int) -> list[int]:
     return [*text.rpartition(b"\n")[0].rpartition(b": ")[2], EOS]
 
 
-class FakeEngine:
-    """Follows `script`, `tokens_per_delta` tokens at a time; with `gate` closed it waits before each delta.
+@dataclass
+class _Sample:
+    """What one sample still has to say."""
 
-    Records what was asked, what was aborted, and how many tokens it produced. `refusal` is raised by `submit` once
-    `num_before_refusal` requests were admitted; `fail_after` ends samples with `failure` after as many deltas.
+    request: GenerationRequest
+    index: int
+    stream: DeltaStream
+    tokens: list[int]
+    num_deltas: int = 0
+    num_said: int = 0
+
+
+class FakeEngine:
+    """Follows `script` in steps, as a real engine does: each gives every running sample `tokens_per_delta` tokens.
+
+    With `gate` closed no step begins. Records what was asked, what was aborted, and how many tokens it produced.
+    `refusal` is raised by `submit` once `num_before_refusal` requests were admitted; `fail_after` ends samples with
+    `failure` after as many deltas.
     """
 
     def __init__(
@@ -93,8 +107,8 @@ class FakeEngine:
         self.has_aborted = asyncio.Event()
         self.has_started = asyncio.Event()
         self.num_generated_tokens = 0
-        self._running: dict[str, tuple[DeltaStream, list[asyncio.Task[None]]]] = {}
-        self._num_open: dict[str, int] = {}
+        self._samples: list[_Sample] = []
+        self._steps: asyncio.Task[None] | None = None
 
     @property
     def info(self) -> EngineInfo:
@@ -105,20 +119,21 @@ class FakeEngine:
             raise self.refusal
         self.requests.append(request)
         stream = DeltaStream(request.request_id, request.num_samples)
-        self._num_open[request.request_id] = request.num_samples
-        tasks = [asyncio.create_task(self._run(request, index, stream)) for index in range(request.num_samples)]
-        self._running[request.request_id] = stream, tasks
+        for index in range(request.num_samples):
+            tokens = self.script(request, index)[: request.sampling.max_tokens]
+            self._samples.append(_Sample(request, index, stream, tokens))
+        if self._steps is None or self._steps.done():
+            self._steps = asyncio.create_task(self._run())
+        self.has_started.set()
         return stream
 
     def abort(self, request_id: str) -> None:
         self.aborted.append(request_id)
         self.has_aborted.set()
-        _, tasks = self._running.pop(request_id, (None, []))
-        for task in tasks:
-            task.cancel()
+        self._samples = [sample for sample in self._samples if sample.request.request_id != request_id]
 
     def stats(self) -> EngineStats:
-        num_running = len(self._running)
+        num_running = len({sample.request.request_id for sample in self._samples})
         return EngineStats(
             num_running=num_running,
             num_waiting=0,
@@ -144,61 +159,54 @@ class FakeEngine:
 
     async def drain(self, timeout_s: float) -> None:
         self.drains.append(timeout_s)
-        for stream, tasks in list(self._running.values()):
-            for index, task in enumerate(tasks):
-                if not task.done():
-                    task.cancel()
-                    stream.put(_final(stream.request_id, index, FinishReason.ABORT))
-        self._running.clear()
+        for sample in self._samples:
+            sample.stream.put(_final(sample, FinishReason.ABORT))
+        self._samples = []
 
-    async def _run(self, request: GenerationRequest, sample: int, stream: DeltaStream) -> None:
-        tokens = self.script(request, sample)[: request.sampling.max_tokens]
-        size = self.tokens_per_delta
-        self.has_started.set()
-        for number, start in enumerate(range(0, len(tokens), size)):
-            if self.interval_s:
-                await asyncio.sleep(self.interval_s)
+    async def _run(self) -> None:
+        while self._samples:
+            await asyncio.sleep(self.interval_s)
             await self.gate.wait()
-            if number == self.fail_after:
-                self._end(stream, _final(request.request_id, sample, self.failure))
-                return
-            self._put(request, sample, stream, tokens[start : start + size], is_last=start + size >= len(tokens))
-            await asyncio.sleep(0)
+            for sample in self._samples:
+                sample.stream.put(self._next_delta(sample))
+            self._samples = [sample for sample in self._samples if sample.num_said >= 0]
 
-    def _put(
-        self, request: GenerationRequest, sample: int, stream: DeltaStream, tokens: list[int], *, is_last: bool
-    ) -> None:
+    def _next_delta(self, sample: _Sample) -> GenerationDelta:
+        """The sample's next tokens; the last delta marks it as ended."""
+        if sample.num_deltas == self.fail_after:
+            sample.num_said = -1
+            return _final(sample, self.failure)
+        start = sample.num_said
+        tokens = sample.tokens[start : start + self.tokens_per_delta]
+        is_last = start + len(tokens) == len(sample.tokens)
         self.num_generated_tokens += len(tokens)
-        num_top = request.sampling.num_logprobs
-        delta = GenerationDelta(
-            request_id=request.request_id,
-            sample_index=sample,
+        sample.num_deltas += 1
+        sample.num_said = -1 if is_last else start + len(tokens)
+        is_end_token = is_last and tokens[-1:] == [EOS]
+        num_top = sample.request.sampling.num_logprobs
+        return GenerationDelta(
+            request_id=sample.request.request_id,
+            sample_index=sample.index,
             token_ids=tokens,
             logprobs=None if num_top is None else [_logprob(token, num_top) for token in tokens],
             num_cached_tokens=self.num_cached_tokens,
-            finish_reason=(FinishReason.STOP if tokens[-1] == EOS else FinishReason.LENGTH) if is_last else None,
-            ended_by_token=is_last and tokens[-1] == EOS,
+            finish_reason=(FinishReason.STOP if is_end_token else FinishReason.LENGTH) if is_last else None,
+            ended_by_token=is_end_token,
             times=TIMES if is_last else None,
         )
-        if is_last:
-            self._end(stream, delta)
-        else:
-            stream.put(delta)
-
-    def _end(self, stream: DeltaStream, delta: GenerationDelta) -> None:
-        stream.put(delta)
-        self._num_open[stream.request_id] -= 1
-        if self._num_open[stream.request_id] == 0:
-            self._running.pop(stream.request_id, None)
 
 
 TIMES = PhaseTimes(submitted_s=10.0, scheduled_s=10.25, first_token_s=10.5, finished_s=11.0)
 
 
-def _final(request_id: str, sample: int, reason: FinishReason) -> GenerationDelta:
-    error = "CUDA error at 0x7f00 in /srv/engine.py" if reason is FinishReason.ERROR else None
+def _final(sample: _Sample, reason: FinishReason) -> GenerationDelta:
     return GenerationDelta(
-        request_id=request_id, sample_index=sample, token_ids=[], finish_reason=reason, error=error, times=TIMES
+        request_id=sample.request.request_id,
+        sample_index=sample.index,
+        token_ids=[],
+        finish_reason=reason,
+        error="CUDA error at 0x7f00 in /srv/engine.py" if reason is FinishReason.ERROR else None,
+        times=TIMES,
     )
 
 

@@ -13,9 +13,15 @@ from litestar.exceptions import HTTPException
 
 from contracts.engine import Engine
 from contracts.errors import QuireError
-from contracts.settings import Settings
-from service.engine_provider import EngineProvider, StartupHooks
-from service.error_responses import handle_http_exception, handle_quire_error, handle_unexpected
+from contracts.settings import EngineSettings, Settings
+from service.engine_provider import EngineProvider, OnProgress, StartupHooks, start_engine_in_process
+from service.error_responses import (
+    ClientGone,
+    handle_client_gone,
+    handle_http_exception,
+    handle_quire_error,
+    handle_unexpected,
+)
 from service.middleware import RequestContext
 from service.openapi import render_openapi
 from service.routes import chat, completions, health, models, pages
@@ -30,12 +36,25 @@ def create_app(
     *,
     hooks: StartupHooks | None = None,
 ) -> Litestar:
-    """The ASGI application; without an engine it starts its own, in this process."""
-    provider = EngineProvider(settings, engine, hooks if hooks is not None else StartupHooks())
+    """The ASGI application; without an engine it starts its own, in this process, while it answers /health."""
+    if engine is None:
+        return build_app(settings, EngineProvider(settings, start_engine_in_process, hooks or StartupHooks()))
+
+    async def hand_over(engine_settings: EngineSettings, on_progress: OnProgress) -> Engine:
+        return engine
+
+    provider = EngineProvider(settings, hand_over, hooks or StartupHooks())
+    return build_app(settings, provider, is_loaded_first=True)
+
+
+def build_app(settings: Settings, provider: EngineProvider, *, is_loaded_first: bool = False) -> Litestar:
+    """The application around a provider; `is_loaded_first` makes it wait for the engine before it answers at all."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with provider.run():
+            if is_loaded_first:
+                await provider.wait_until_loaded()
             yield
 
     app = Litestar(
@@ -45,6 +64,7 @@ def create_app(
         exception_handlers={
             QuireError: handle_quire_error,
             HTTPException: handle_http_exception,
+            ClientGone: handle_client_gone,
             Exception: handle_unexpected,
         },
         openapi_config=None,

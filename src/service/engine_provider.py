@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,9 @@ DRAIN_TIMEOUT_S = 30.0
 STARTING_RETRY_AFTER_S = 2.0
 
 Status = Literal["ok", "starting", "dead"]
+OnProgress = Callable[[str, float | None], None]
+"""Stage, and how much of it is done (0 to 1) where that is known; called from the loading thread."""
+StartEngine = Callable[[EngineSettings, OnProgress], Awaitable[Engine]]
 
 _log = structlog.get_logger("service.engine")
 
@@ -54,17 +57,17 @@ class StartupHooks:
 
     on_ready: Callable[[EngineInfo], None] = lambda info: None
     on_failure: Callable[[StartupError], None] = lambda error: None
-    on_progress: Callable[[str, float | None], None] = lambda stage, fraction: None
-    """(stage, fraction of it done or None), from the loading thread."""
+    on_progress: OnProgress = lambda stage, fraction: None
 
 
 class EngineProvider:
     """Owner of the engine from the start of the application to its end; routes ask it for `serving`."""
 
-    def __init__(self, settings: Settings, engine: Engine | None, hooks: StartupHooks) -> None:
+    def __init__(self, settings: Settings, start_engine: StartEngine, hooks: StartupHooks) -> None:
         self._settings = settings
-        self._engine = engine
+        self._start_engine = start_engine
         self._hooks = hooks
+        self._engine: Engine | None = None
         self._serving: Serving | None = None
         self._failure: StartupError | None = None
 
@@ -93,22 +96,23 @@ class EngineProvider:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Load at the start, drain at the end; an engine that was handed over is ready before this yields."""
-        loading = asyncio.create_task(self._load())
-        if self._engine is not None:
-            await loading
+        """Begin loading at the start, drain at the end; `wait_until_loaded` says when requests are served."""
+        self._loading = asyncio.create_task(self._load())
         try:
             yield
         finally:
-            loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
             if self._engine is not None:
                 await self._engine.drain(DRAIN_TIMEOUT_S)
 
+    async def wait_until_loaded(self) -> None:
+        """Return when loading has ended, well or not; only inside `run`."""
+        await self._loading
+
     async def _load(self) -> None:
         try:
-            if self._engine is None:
-                self._engine = await _start_engine(self._settings.engine, self._hooks.on_progress)
+            self._engine = await self._start_engine(self._settings.engine, self._hooks.on_progress)
             model = await asyncio.to_thread(load_served_model, self._engine.info)
         except StartupError as error:
             self._failure = error
@@ -137,7 +141,8 @@ def load_served_model(info: EngineInfo) -> ServedModel:
     )
 
 
-async def _start_engine(settings: EngineSettings, on_progress: Callable[[str, float | None], None]) -> Engine:
+async def start_engine_in_process(settings: EngineSettings, on_progress: OnProgress) -> Engine:
+    """Load the model and start its loop in this process; raises StartupError."""
     # Imported here only: `service` never imports torch when a module loads.
     from batching.async_engine import AsyncEngine
 

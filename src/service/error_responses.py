@@ -77,6 +77,10 @@ class InternalError(QuireError):
     should_retry = False
 
 
+class ClientGone(Exception):
+    """The client closed the connection before the request was complete; there is nobody to answer."""
+
+
 def encode_error(error: QuireError) -> bytes:
     """The JSON of `{"error": {...}}`."""
     param = None if error.param is None else clip(error.param)
@@ -114,6 +118,11 @@ def handle_quire_error(request: Request[Any, Any, Any], error: QuireError) -> Re
 def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """Litestar handler for what the router raises; keeps headers such as Allow."""
     return reply_to_error(_from_http_exception(request, error), dict(error.headers or {}))
+
+
+def handle_client_gone(request: Request[Any, Any, Any], error: ClientGone) -> Response[None]:
+    """Litestar handler: end the exchange; nobody reads this."""
+    return Response(content=None, status_code=499)
 
 
 def handle_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

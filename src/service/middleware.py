@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from opentelemetry import propagate, trace
 
@@ -36,31 +37,29 @@ class RequestContext:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        headers = {name.lower(): value for name, value in reversed(scope["headers"])}
+        headers = {name.lower(): value for name, value in scope["headers"]}
         request_id = accept_request_id(headers.get(b"x-request-id"))
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "started_s": time.perf_counter()}
-        method = scope["method"]
+        method = str(scope["method"])
         if method == "HEAD":
             scope["method"] = "GET"
         reply = _ReplyHeaders(send, request_id, is_head=method == "HEAD")
         with (
-            self._tracer.start_as_current_span(
-                str(method), context=_parent_of(headers), kind=trace.SpanKind.SERVER
-            ) as span,
+            self._tracer.start_as_current_span(method, _parent_of(headers), trace.SpanKind.SERVER) as span,
             structlog.contextvars.bound_contextvars(request_id=request_id),
         ):
             try:
-                check_limits(scope, headers)
+                check_limits(scope)
                 if self._is_loopback:
                     check_origin(headers, self._host)
                 await self._app(scope, receive, reply)
             except QuireError as error:
                 await _send_error(reply, error)
             finally:
-                _describe(span, scope, str(method), request_id, reply.status)
+                _describe(span, scope, method, request_id, reply.status)
 
 
 def accept_request_id(given: bytes | None) -> str:
@@ -69,20 +68,21 @@ def accept_request_id(given: bytes | None) -> str:
     return text if REQUEST_ID.fullmatch(text) else f"req_{secrets.token_hex(16)}"
 
 
-def check_limits(scope: Scope, headers: dict[bytes, bytes]) -> None:
+def check_limits(scope: Scope) -> None:
     """Refuse more or longer headers than any honest client sends."""
     uri_len = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     if uri_len > MAX_URI_BYTES:
         raise UriTooLong(f"The URI has {uri_len} bytes, the limit is {MAX_URI_BYTES}; shorten it.")
-    if len(scope["headers"]) > MAX_HEADERS:
-        raise HeadersTooLarge(f"There are {len(scope['headers'])} headers, the limit is {MAX_HEADERS}; send fewer.")
-    size = sum(len(name) + len(value) for name, value in scope["headers"])
+    sizes = [len(name) + len(value) for name, value in scope["headers"]]
+    if len(sizes) > MAX_HEADERS:
+        raise HeadersTooLarge(f"There are {len(sizes)} headers, the limit is {MAX_HEADERS}; send fewer.")
+    size = sum(sizes)
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size} bytes, the limit is {MAX_HEADER_BYTES}; send less.")
 
 
 def check_origin(headers: dict[bytes, bytes], bound_host: str) -> None:
-    """On a loopback address, refuse what a web page elsewhere makes a browser send (DNS rebinding, cross-site posts)."""
+    """On a loopback address, refuse what pages elsewhere make a browser send (DNS rebinding, cross-site posts)."""
     host = headers.get(b"host", b"").decode("latin-1")
     name = _host_name(f"//{host}")
     if name is None or not (_is_loopback(name) or name == bound_host):
@@ -136,7 +136,7 @@ def _describe(span: trace.Span, scope: Scope, method: str, request_id: str, stat
     """Name the span by its route template, never by the raw path, and set its outcome."""
     if not span.is_recording():
         return
-    route: str | None = scope.get("path_template")  # type: ignore[assignment]
+    route: str | None = scope.get("path_template")
     span.update_name(f"{method} {route}" if route else method)
     span.set_attribute("http.request.method", method)
     span.set_attribute("quire.request_id", request_id)

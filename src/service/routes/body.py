@@ -14,7 +14,7 @@ from litestar import Request
 
 from contracts.errors import BodyTooLarge, InvalidRequest, InvalidValue, MissingParameter, UnknownParameter, clip
 from contracts.settings import ServerSettings
-from service.error_responses import RequestTimeout, UnsupportedMediaType
+from service.error_responses import ClientGone, RequestTimeout, UnsupportedMediaType
 from service.refusals import unknown_field_error, unknown_fields
 
 BODY_READ_TIMEOUT_S = 30.0
@@ -27,10 +27,6 @@ _MISSING_FIELD = "Object missing required field `"
 _UNKNOWN_FIELD = "Object contains unknown field `"
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-
-class ClientGone(Exception):
-    """The client closed the connection before the request was complete; there is nobody to answer."""
 
 
 async def read_body(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
@@ -84,22 +80,27 @@ class BodyDecoder(Generic[T]):
     def __init__(self, struct_type: type[T]) -> None:
         self._struct_type = struct_type
         self._decoder = msgspec.json.Decoder(struct_type)
+        self._names_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        self._known_names = frozenset(struct_type.__struct_encode_fields__)
 
     async def receive(self, request: Request[Any, Any, Any], settings: ServerSettings) -> ReceivedBody[T]:
         """Read, decode, and refuse or report the fields that nobody knows."""
         data = await read_body(request, settings.max_body_bytes)
-        body = self.decode(data)
-        unknown = unknown_fields(data, self._struct_type)
+        body, has_unknown = self.decode(data)
+        unknown = unknown_fields(data, self._struct_type) if has_unknown else []
         if unknown and settings.unknown_fields == "refuse":
             raise unknown_field_error(unknown, self._struct_type)
         return ReceivedBody(body=body, num_bytes=len(data), reply_headers=_ignored_fields_header(unknown))
 
-    def decode(self, body: bytes) -> T:
-        """The struct, or InvalidRequest, InvalidValue, MissingParameter or UnknownParameter."""
+    def decode(self, body: bytes) -> tuple[T, bool]:
+        """The struct, and whether there are fields that it lacks.
+
+        Raises InvalidRequest, InvalidValue, MissingParameter or UnknownParameter.
+        """
         if not body.strip(b" \t\r\n"):
             raise InvalidRequest("The request body is empty; send a JSON object.")
         try:
-            return self._decoder.decode(body)
+            return self._decoder.decode(body), not self._known_names.issuperset(self._names_decoder.decode(body))
         except msgspec.ValidationError as error:
             raise _explain(str(error), body) from None
         except UnicodeDecodeError:
