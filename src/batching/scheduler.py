@@ -42,6 +42,8 @@ class Scheduler:
         self._parked: dict[str, list[Sequence]] = {}
         self._in_flight: SchedulerOutput | None = None
         self._release_after_step: list[int] = []
+        self._suspect_blocks: set[int] = set()
+        """Held broken numbers and are still referenced; cleared once they are free."""
         self._blocks_to_clear: list[int] = []
         self._next_seq_id = 0
         self._earliest_deadline_s = math.inf
@@ -162,7 +164,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
-        self.pool.release(sequence.block_table.clear())
+        self._release(sequence.block_table.clear())
         sequence.num_computed_tokens = 0
         sequence.num_preemptions += 1
         self.counters.num_preemptions += 1
@@ -267,22 +269,38 @@ class Scheduler:
     def _discard(self, row: ScheduledSequence, sampled: SampledToken | None) -> None:
         """Clear what an ended sequence wrote in its last step, if it was broken numbers."""
         if sampled is not None and sampled.error is not None:
-            self.pool.forget(row.block_ids)
-            self._blocks_to_clear += [block_id for block_id in row.block_ids if self.pool.num_refs(block_id) == 0]
+            self._suspect(row.block_ids)
 
     def fail_step(self, error: str, now_s: float) -> list[GenerationDelta]:
         """End every sequence of the step in flight with an error: the model could not compute it."""
         plan = self._take_in_flight()
         seq_ids = {row.seq_id for row in plan.sequences}
+        for row in plan.sequences:
+            self._suspect(row.block_ids[row.start // self.config.block_size :])
         return [self._fail(sequence, error, now_s) for sequence in list(self._running) if sequence.seq_id in seq_ids]
 
     def _take_in_flight(self) -> SchedulerOutput:
         plan, self._in_flight = self._in_flight, None
         if plan is None:
             raise RuntimeError("commit was called with no step in flight")
-        self.pool.release(self._release_after_step)
+        self._release(self._release_after_step)
         self._release_after_step = []
         return plan
+
+    def _suspect(self, block_ids: list[int]) -> None:
+        """Make blocks that hold broken numbers unfindable, and have them cleared before they are used again."""
+        self.pool.forget(block_ids)
+        self._suspect_blocks.update(block_ids)
+        self._clear_suspects(block_ids)
+
+    def _release(self, block_ids: list[int]) -> None:
+        self._clear_suspects(self.pool.release(block_ids))
+
+    def _clear_suspects(self, block_ids: list[int]) -> None:
+        """Have those of these blocks that are suspect and free cleared by the next step."""
+        clear = {block_id for block_id in block_ids if self.pool.num_refs(block_id) == 0} & self._suspect_blocks
+        self._suspect_blocks -= clear
+        self._blocks_to_clear += sorted(clear)
 
     def _register_blocks(self, sequence: Sequence) -> None:
         table = sequence.block_table
@@ -326,7 +344,7 @@ class Scheduler:
 
     def _fail(self, sequence: Sequence, error: str, now_s: float) -> GenerationDelta:
         """End one sequence whose numbers are broken; nothing it wrote is ever matched or read again."""
-        self.pool.forget(sequence.block_table.block_ids)
+        self._suspect(sequence.block_table.block_ids)
         return self._finish(sequence, FinishReason.ERROR, now_s, error)
 
     def _finish(
@@ -363,9 +381,7 @@ class Scheduler:
         if self._in_flight is not None:
             self._release_after_step += block_ids
         else:
-            freed = self.pool.release(block_ids)
-            if reason is FinishReason.ERROR:
-                self._blocks_to_clear += freed
+            self._release(block_ids)
         self._count_end(reason)
 
     def _count_end(self, reason: FinishReason) -> None:

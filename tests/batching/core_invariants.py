@@ -1,0 +1,397 @@
+"""The invariants of the pure core, as functions of a `World`, and where each one is checked.
+
+| | says | checked |
+|---|---|---|
+| I1 | a block is free or referenced, once; cached means free with a key | `i1_each_block_is_in_one_state`, every call |
+| I2 | references = entries of live tables + held for the step in flight | `i2_references_are_counted`, every call |
+| I3 | references >= 0 | `i2_references_are_counted`; releasing twice raises (test_block_pool) |
+| I4 | empty + cached + referenced = all | `i4_blocks_add_up`, every call |
+| I5 | a block being written has one reference and no key | `i5_written_blocks_are_owned`, every plan |
+| I6 | what is findable is full, computed, and what its key says | `i6_findable_blocks_hold_their_content`, every call |
+| I7 | broken or forgotten blocks are not found nor read | `i7_broken_blocks_are_cleared`, every call; FakeModel |
+| I8 | tables are as long as their tokens; slots of a step differ | `i8_tables_fit`, `i8_slots_differ` |
+| I9 | a plan keeps the limits, and uses what they leave | `i9_plan_is_within_limits`, every plan |
+| I10 | output = the request alone | `i10_output_is_that_of_the_request_alone`, every delta; FakeModel |
+| I11 | exactly the owed deltas, one end, nothing after it | `i11_one_delta_each`, `i11_stream_is_whole` |
+| I12 | legal states; a sequence is in the table of its state only | `i12_states_are_legal`, every call |
+| I13 | nothing live: nothing held, counts agree | `i13_nothing_is_left`, every drain |
+| I14 | work exists: some token; the oldest runs on | `i14_some_token_is_computed`, every schedule |
+| I15 | bounded wait and preemptions, in order | `i15_wait_and_preemptions_are_bounded`, every schedule |
+| I16 | what never fits, or finds the queue full, leaves no trace | `i16_refused_exactly_when_it_must`, every submit |
+| I17 | a broken row fails alone | `i17_only_broken_rows_fail`, every commit |
+| I18 | without submits the remaining work falls with every step | `i18_drain_gets_closer`, every drain |
+
+The part of I15 about the service gap between API keys belongs to fair sharing, a later feature: the core knows no keys.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from batching.block_table import num_blocks_for
+from batching.sequence import Sequence, SequenceStatus
+from batching.step import ScheduledSequence, SchedulerOutput
+from contracts.errors import ContextLengthExceeded, InvalidValue, QueueFull, QuireError
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from tests.batching.content_oracle import NAN, POISON, ZERO, sample_seed
+
+if TYPE_CHECKING:
+    from tests.batching.core_world import SampleLog, World
+
+LEGAL_CHANGES = {
+    SequenceStatus.PARKED: set(SequenceStatus),
+    SequenceStatus.WAITING: set(SequenceStatus) - {SequenceStatus.PARKED},
+    SequenceStatus.RUNNING: set(SequenceStatus) - {SequenceStatus.PARKED},
+    SequenceStatus.FINISHED: {SequenceStatus.FINISHED},
+}
+MAX_FREE_PREEMPTIONS = 2
+"""Beyond these, only a sequence that is older and was admitted later may preempt."""
+WORK_FACTOR = 6
+"""A sample computes each of its positions at most this often, counting recomputation after preemption."""
+_MANY_RESTARTS = 1000
+
+
+def check_all(world: World) -> None:
+    """Everything that holds after any call, with a step in flight or not."""
+    world.scheduler.check_integrity()
+    i1_each_block_is_in_one_state(world)
+    i2_references_are_counted(world)
+    i4_blocks_add_up(world)
+    i7_broken_blocks_are_cleared(world)
+    i6_findable_blocks_hold_their_content(world)
+    i8_tables_fit(world)
+    i12_states_are_legal(world)
+
+
+def check_plan(world: World, plan: SchedulerOutput) -> None:
+    """Everything that holds for a plan before it is executed."""
+    i5_written_blocks_are_owned(world, plan)
+    i8_slots_differ(world, plan)
+    i9_plan_is_within_limits(world, plan)
+    for index, row in enumerate(plan.sequences):
+        row_is_next_work_of_its_sequence(world, row, is_decode=index < plan.num_decodes)
+
+
+# ---- blocks
+
+
+def i1_each_block_is_in_one_state(world: World) -> None:
+    pool = world.scheduler.pool
+    free = list(pool._free)
+    assert len(free) == len(set(free))
+    for block_id in range(pool.num_blocks):
+        assert (block_id in pool._free) == (pool.num_refs(block_id) == 0), f"block {block_id} is in two states"
+
+
+def i2_references_are_counted(world: World) -> None:
+    scheduler = world.scheduler
+    entries = Counter(scheduler._release_after_step)
+    for log in world.live:
+        entries.update(log.sequence.block_table.block_ids)
+    for block_id in range(scheduler.pool.num_blocks):
+        assert scheduler.pool.num_refs(block_id) == entries[block_id] >= 0, f"block {block_id} is miscounted"
+
+
+def i4_blocks_add_up(world: World) -> None:
+    pool = world.scheduler.pool
+    states = Counter(
+        "referenced" if pool.num_refs(block_id) else "cached" if pool._keys[block_id] else "empty"
+        for block_id in range(pool.num_blocks)
+    )
+    assert states["cached"] == pool.num_cached_blocks
+    assert states["cached"] + states["empty"] == pool.num_free_blocks
+    assert sum(states.values()) == pool.num_blocks == world.config.num_blocks
+
+
+def i5_written_blocks_are_owned(world: World, plan: SchedulerOutput) -> None:
+    pool, size = world.scheduler.pool, world.config.block_size
+    for row in plan.sequences:
+        for block_id in row.block_ids[row.start // size : num_blocks_for(row.context_len, size)]:
+            assert pool.num_refs(block_id) == 1, f"row {row.seq_id} writes to the shared block {block_id}"
+            assert pool._keys[block_id] is None, f"row {row.seq_id} writes to the findable block {block_id}"
+
+
+def i6_findable_blocks_hold_their_content(world: World) -> None:
+    pool, model = world.scheduler.pool, world.model
+    for digest, block_id in pool._digest_to_block.items():
+        key = pool._keys[block_id]
+        assert key is not None
+        assert key.digest == digest
+        values = model.block_values(block_id)
+        assert not {NAN, POISON, ZERO} & set(values), f"block {block_id} is findable but holds {values}"
+        assert list(key.token_ids) == model.block_token_ids(block_id)
+        assert world.values_by_digest.setdefault(digest, values[-1]) == values[-1], "one key for two contents"
+
+
+def i7_broken_blocks_are_cleared(world: World) -> None:
+    """Broken numbers in a free block are on the list to be cleared; other free, forgotten blocks are poisoned."""
+    scheduler = world.scheduler
+    for block_id in range(scheduler.pool.num_blocks):
+        if scheduler.pool.num_refs(block_id) == 0 and scheduler.pool._keys[block_id] is None:
+            world.model.poison(block_id)
+        if NAN in world.model.block_values(block_id) and world.plan is None:
+            assert block_id in scheduler._blocks_to_clear, f"block {block_id} keeps broken numbers"
+
+
+def i8_tables_fit(world: World) -> None:
+    for log in world.live:
+        sequence, size = log.sequence, world.config.block_size
+        block_ids = sequence.block_table.block_ids
+        assert len(block_ids) == len(set(block_ids))
+        if sequence.status is SequenceStatus.RUNNING:
+            assert sequence.num_computed_tokens < sequence.num_tokens
+            assert len(block_ids) in {num_blocks_for(sequence.num_tokens - back, size) for back in (0, 1)}
+        else:
+            assert not block_ids
+            assert sequence.num_computed_tokens == 0
+        assert sequence.token_ids == log.known_token_ids
+
+
+def i8_slots_differ(world: World, plan: SchedulerOutput) -> None:
+    slots = [
+        world.model.slot(row.block_ids, position)
+        for row in plan.sequences
+        for position in range(row.start, row.context_len)
+    ]
+    assert len(slots) == len(set(slots))
+    for row in plan.sequences:
+        sequence = world.logs[row.seq_id].sequence
+        assert len(row.block_ids) == num_blocks_for(sequence.num_tokens, world.config.block_size)
+
+
+# ---- plans
+
+
+def i9_plan_is_within_limits(world: World, plan: SchedulerOutput) -> None:
+    config = world.config
+    num_tokens = sum(len(row.token_ids) for row in plan.sequences)
+    assert plan.num_tokens == num_tokens <= config.max_num_batched_tokens
+    assert len(plan.sequences) <= world.scheduler.num_running <= config.max_num_seqs
+    assert len({row.seq_id for row in plan.sequences}) == len(plan.sequences)
+    budget = config.max_num_batched_tokens - plan.num_decodes
+    if plan.num_decodes:
+        budget = min(budget, config.max_prefill_tokens_while_decoding)
+    num_prefill_tokens = num_tokens - plan.num_decodes
+    assert num_prefill_tokens <= budget
+    scheduled = {row.seq_id: len(row.token_ids) for row in plan.sequences}
+    held_back = [
+        sequence
+        for sequence in world.scheduler._running
+        if scheduled.get(sequence.seq_id, 0) < sequence.num_remaining_tokens
+    ]
+    assert not held_back or num_prefill_tokens == budget, "budget is left, but a running sequence waits"
+
+
+def row_is_next_work_of_its_sequence(world: World, row: ScheduledSequence, *, is_decode: bool) -> None:
+    log = world.logs[row.seq_id]
+    known = log.known_token_ids
+    assert log.finish_reason is None, f"row {row.seq_id} is of an ended sample"
+    assert row.token_ids
+    assert row.start == log.sequence.num_computed_tokens
+    assert row.token_ids == known[row.start : row.context_len]
+    assert row.is_sampling == (row.context_len == len(known))
+    kept_its_place = log.status is SequenceStatus.RUNNING and log.sequence.num_preemptions == log.num_preemptions
+    assert is_decode == (kept_its_place and row.start == len(known) - 1 and len(log.token_ids) > 0)
+    assert row.num_output_tokens == len(log.token_ids)
+    assert row.sampling is log.request.sampling
+    assert row.seed == sample_seed(log.request.sampling.seed, log.sample_index)
+    assert row.block_ids == log.sequence.block_table.block_ids
+    assert row.block_ids is not log.sequence.block_table.block_ids, "the plan is not frozen"
+    has_history = log.request.sampling.has_penalties
+    assert row.prompt_token_ids == (log.request.prompt_token_ids if has_history else None)
+    assert row.output_token_ids == (log.token_ids if has_history else None)
+
+
+def i14_some_token_is_computed(world: World, running: list[Sequence], preemptions: dict[int, int]) -> None:
+    """`running` and their `preemptions` are from before the schedule that just made `world.plan`."""
+    if world.plan is None:
+        assert not world.scheduler.has_work, "work exists and nothing is computed"
+        return
+    assert world.plan.num_tokens > 0
+    if running:
+        oldest = min(running, key=lambda sequence: sequence.order)
+        assert oldest.num_preemptions == preemptions[oldest.seq_id], "the oldest was preempted"
+        assert oldest.seq_id in {row.seq_id for row in world.plan.sequences}, "the oldest stands still"
+
+
+def grant_waiting_steps(world: World, request: GenerationRequest) -> None:
+    """Bound the steps until the first token of the samples just logged, and of those that they may overtake."""
+    live = world.live
+    new = [log for log in live if log.max_steps_waited == 0]
+    new_work = sum(WORK_FACTOR * log.max_len for log in new)
+    order = new[0].sequence.order
+    for log in live:
+        if log in new:
+            log.max_steps_waited = sum(WORK_FACTOR * other.max_len for other in live)
+        elif order < log.sequence.order or log.sequence.status is SequenceStatus.PARKED:
+            log.max_steps_waited += new_work
+
+
+def i15_wait_and_preemptions_are_bounded(world: World) -> None:
+    live = world.live
+    running = [log for log in live if log.status is SequenceStatus.RUNNING]
+    for log in live:
+        log.num_steps_waited += 0 if log.token_ids else 1
+        assert log.num_steps_waited <= log.max_steps_waited, f"sample {log.sequence.seq_id} starves"
+        if log.sequence.num_preemptions > log.num_preemptions:
+            assert log.sequence.num_preemptions == log.num_preemptions + 1
+            log.num_preemptions += 1
+            latecomers = [
+                other
+                for other in running
+                if other.admission > log.admission and other.sequence.order < log.sequence.order
+            ]
+            assert log.num_preemptions <= MAX_FREE_PREEMPTIONS or latecomers, "preempted too often"
+            log.status = SequenceStatus.WAITING
+    now_running = [log for log in live if log.sequence.status is SequenceStatus.RUNNING]
+    admitted = [log for log in now_running if log.status is not SequenceStatus.RUNNING]
+    waiting = [log.sequence.order for log in live if log.sequence.status is SequenceStatus.WAITING]
+    for log in sorted(admitted, key=lambda log: log.sequence.order):
+        assert not waiting or log.sequence.order < min(waiting), "a younger one was admitted first"
+        world.num_admissions += 1
+        log.admission = world.num_admissions
+
+
+# ---- states and streams
+
+
+def i12_states_are_legal(world: World) -> None:
+    scheduler = world.scheduler
+    parked = [sequence for samples in scheduler._parked.values() for sequence in samples]
+    places = {
+        SequenceStatus.RUNNING: Counter(sequence.seq_id for sequence in scheduler._running),
+        SequenceStatus.WAITING: Counter(sequence.seq_id for sequence in scheduler.waiting),
+        SequenceStatus.PARKED: Counter(sequence.seq_id for sequence in parked),
+        SequenceStatus.FINISHED: Counter[int](),
+    }
+    live = Counter(sequence.seq_id for samples in scheduler._requests.values() for sequence in samples)
+    for seq_id, log in world.logs.items():
+        status = log.sequence.status
+        assert status in LEGAL_CHANGES[log.status], f"{log.status} -> {status}"
+        log.status = status
+        assert (log.finish_reason is not None) == (status is SequenceStatus.FINISHED)
+        assert live[seq_id] == (status is not SequenceStatus.FINISHED)
+        for place, seq_ids in places.items():
+            assert seq_ids[seq_id] == (place is status and status is not SequenceStatus.FINISHED)
+    orders = [sequence.order for sequence in scheduler._running]
+    assert orders == sorted(orders)
+    assert all(scheduler._requests.values())
+    assert scheduler.has_work == bool(world.live)
+    assert scheduler.num_waiting == len(parked) + len(scheduler.waiting)
+    assert scheduler.waiting.num_tokens == sum(sequence.num_tokens for sequence in scheduler.waiting)
+
+
+def i10_output_is_that_of_the_request_alone(log: SampleLog) -> None:
+    output, reason = log.solo
+    assert log.token_ids == output[: len(log.token_ids)], f"{log.token_ids} instead of {output}"
+    if log.finish_reason in (FinishReason.STOP, FinishReason.LENGTH):
+        assert (log.token_ids, log.finish_reason) == (output, reason)
+    assert log.finish_reason is not None or len(log.token_ids) < len(output), "the end was missed"
+
+
+def i11_one_delta_each(owed: list[SampleLog], deltas: list[GenerationDelta]) -> None:
+    expected = Counter((log.request.request_id, log.sample_index) for log in owed)
+    assert Counter((delta.request_id, delta.sample_index) for delta in deltas) == expected
+
+
+def i11_stream_is_whole(world: World, logs: list[SampleLog], delta: GenerationDelta) -> None:
+    """`logs` are the live samples that the delta may be for: exactly one."""
+    assert len(logs) == 1, f"{delta} is for nobody or comes after the end"
+    log = logs[0]
+    assert (delta.times is not None) == (delta.finish_reason is not None)
+    assert (delta.error is not None) == (delta.finish_reason is FinishReason.ERROR)
+    assert delta.ended_by_token == (delta.finish_reason is FinishReason.STOP)
+    assert len(delta.token_ids) == (delta.finish_reason in (None, FinishReason.STOP, FinishReason.LENGTH))
+    assert log.num_cached_tokens in (None, delta.num_cached_tokens)
+    assert delta.num_cached_tokens <= len(log.request.prompt_token_ids) - 1
+    assert delta.num_cached_tokens % world.config.block_size == 0
+    if delta.times is not None:
+        times = delta.times
+        moments = [times.submitted_s, times.scheduled_s, times.first_token_s, times.finished_s]
+        known = [moment for moment in moments if moment is not None]
+        assert known == sorted(known)
+        assert (times.submitted_s, times.finished_s) == (log.submitted_s, world.now_s)
+        assert (times.first_token_s is None) == (not log.token_ids and not delta.token_ids)
+        assert times.num_preemptions == log.sequence.num_preemptions
+
+
+def i17_only_broken_rows_fail(delta: GenerationDelta, *, is_broken: bool, error: str) -> None:
+    assert (delta.finish_reason is FinishReason.ERROR) == is_broken
+    assert delta.error == (error if is_broken else None)
+
+
+# ---- admission and the end
+
+
+def books(world: World) -> tuple[int, ...]:
+    """Counts that a refused request must leave as they are."""
+    scheduler = world.scheduler
+    counters = scheduler.counters
+    pool = scheduler.pool
+    queue = (len(scheduler.waiting), scheduler.waiting.num_tokens, scheduler.num_waiting, len(scheduler._requests))
+    return (*queue, len(scheduler._parked), counters.num_requests, counters.num_prompt_tokens, pool.num_free_blocks)
+
+
+def expected_refusal(world: World, request: GenerationRequest) -> type[QuireError] | None:
+    config = world.config
+    num_wanted = len(request.prompt_token_ids) + request.sampling.max_tokens
+    queued = [log for log in world.live if log.status in (SequenceStatus.WAITING, SequenceStatus.PARKED)]
+    num_queued_tokens = sum(len(log.known_token_ids) for log in queued if log.status is SequenceStatus.WAITING)
+    num_tokens = num_queued_tokens + len(request.prompt_token_ids)
+    if any(log.request.request_id == request.request_id for log in world.live):
+        return InvalidValue
+    if num_wanted > min(config.max_model_len, config.num_blocks * config.block_size):
+        return ContextLengthExceeded
+    if len(queued) + request.num_samples > config.max_queued_requests:
+        return QueueFull
+    return QueueFull if num_queued_tokens and num_tokens > config.max_queued_tokens else None
+
+
+def i16_refused_exactly_when_it_must(expected: type[QuireError] | None, refusal: QuireError | None) -> None:
+    assert type(refusal) is (expected or type(None)), f"{refusal!r} instead of {expected}"
+    if isinstance(refusal, QueueFull):
+        assert refusal.retry_after_s is not None
+        assert 1.0 <= refusal.retry_after_s <= 120.0
+
+
+def refusal_changed_nothing(before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    assert before == after, "a refused request left something behind"
+
+
+def remaining_work(world: World) -> tuple[int, int, int]:
+    """Output tokens that may still come, restarts left, known tokens to compute: compared in this order."""
+    live = world.live
+    return (
+        sum(log.request.sampling.max_tokens - len(log.token_ids) for log in live),
+        sum(_MANY_RESTARTS - log.sequence.num_preemptions for log in live),
+        sum(log.sequence.num_remaining_tokens for log in live),
+    )
+
+
+def i18_drain_gets_closer(before: tuple[int, int, int], after: tuple[int, int, int]) -> None:
+    assert after < before, f"a step left {after} of {before}"
+
+
+def i13_nothing_is_left(world: World) -> None:
+    scheduler, logs = world.scheduler, list(world.logs.values())
+    counters, pool = scheduler.counters, scheduler.pool
+    assert not world.live
+    assert not scheduler.has_work
+    assert not scheduler.is_step_in_flight
+    assert scheduler.num_running == scheduler.num_waiting == scheduler.waiting.num_tokens == 0
+    assert not scheduler._requests
+    assert not scheduler._parked
+    assert not scheduler._release_after_step
+    assert pool.num_free_blocks == pool.num_blocks
+    assert all(pool.num_refs(block_id) == 0 for block_id in range(pool.num_blocks))
+    ends = Counter(log.finish_reason for log in logs)
+    assert counters.num_aborted == ends[FinishReason.ABORT]
+    assert counters.num_failed == ends[FinishReason.ERROR]
+    assert counters.num_finished == ends[FinishReason.STOP] + ends[FinishReason.LENGTH] + ends[FinishReason.DEADLINE]
+    assert counters.num_generated_tokens == sum(len(log.token_ids) for log in logs)
+    assert counters.num_preemptions == sum(log.sequence.num_preemptions for log in logs)
+    first = [log for log in logs if log.sample_index == 0]
+    assert counters.num_requests == len(first)
+    assert counters.num_prompt_tokens == sum(len(log.request.prompt_token_ids) for log in first)
+    assert counters.num_cached_tokens == sum(log.sequence.num_cached_tokens for log in logs)

@@ -1,0 +1,256 @@
+"""The scheduler with a fake model, a fake clock and an independent record of what each sample is owed.
+
+Owns every way in which tests drive the pure core: submit, schedule, commit, abort, expire, broken rows, failed steps,
+an emptied cache, drain. Each call checks its own result and then all invariants of `core_invariants`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from batching.scheduler import Scheduler
+from batching.scheduler_config import SchedulerConfig
+from batching.sequence import Sequence, SequenceStatus
+from batching.step import ScheduledSequence, SchedulerOutput, StepOutput
+from contracts.errors import QuireError
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.sampling import SamplingParams
+from tests.batching import core_invariants as invariants
+from tests.batching.content_oracle import BROKEN, Context, FakeModel, mix, solo_output
+
+VOCAB_SIZE = 4
+EOS = 3
+STEP_FAILED = "the step failed"
+STEP_DURATION_S = 0.25
+
+
+def small_config(
+    *,
+    num_blocks: int = 8,
+    block_size: int = 2,
+    max_num_seqs: int = 3,
+    max_num_batched_tokens: int = 8,
+    max_prefill_tokens_while_decoding: int = 4,
+    enable_prefix_caching: bool = True,
+    limits: tuple[int, int, int] = (24, 10, 60),
+) -> SchedulerConfig:
+    """A config for four tokens, 3 being the end; `limits` are model length, queued requests, queued tokens."""
+    return SchedulerConfig(
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_model_len=limits[0],
+        vocab_size=VOCAB_SIZE,
+        eos_token_ids=frozenset({EOS}),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_prefill_tokens_while_decoding=max_prefill_tokens_while_decoding,
+        max_queued_requests=limits[1],
+        max_queued_tokens=limits[2],
+        priority_ageing_s=2.0,
+        enable_prefix_caching=enable_prefix_caching,
+    )
+
+
+def small_request(request_id: str, prompt: list[int], **options: object) -> GenerationRequest:
+    """A request; `options` are fields of GenerationRequest or of SamplingParams."""
+    outer = {name: value for name, value in options.items() if name in GenerationRequest.__struct_fields__}
+    inner = {name: value for name, value in options.items() if name not in outer}
+    return GenerationRequest(
+        request_id=request_id,
+        prompt_token_ids=prompt,
+        sampling=SamplingParams(**inner),  # type: ignore[arg-type]
+        **outer,  # type: ignore[arg-type]
+    )
+
+
+@dataclass
+class SampleLog:
+    """What the caller of one sample has seen, and what it is owed."""
+
+    request: GenerationRequest
+    sample_index: int
+    sequence: Sequence
+    root: int
+    solo: tuple[list[int], FinishReason]
+    submitted_s: float
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    num_cached_tokens: int | None = None
+    status: SequenceStatus = SequenceStatus.PARKED
+    num_steps_waited: int = 0
+    max_steps_waited: int = 0
+    num_preemptions: int = 0
+    admission: int = 0
+    """Running number of its last admission into the batch."""
+
+    @property
+    def known_token_ids(self) -> list[int]:
+        return self.request.prompt_token_ids + self.token_ids
+
+    @property
+    def deadline_s(self) -> float | None:
+        return None if self.request.timeout_s is None else self.submitted_s + self.request.timeout_s
+
+    @property
+    def max_len(self) -> int:
+        return len(self.request.prompt_token_ids) + self.request.sampling.max_tokens
+
+
+class World:
+    """One scheduler and everything around it. Owner: a test; `check` holds after every call."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.now_s = 0.0
+        self.scheduler = Scheduler(config)
+        self.model = FakeModel(config.num_blocks, config.block_size, config.vocab_size)
+        self.logs: dict[int, SampleLog] = {}
+        self.plan: SchedulerOutput | None = None
+        self.num_admissions = 0
+        self.used_ids: set[str] = set()
+        self.values_by_digest: dict[bytes, int] = {}
+
+    # ---- what the caller sees
+
+    @property
+    def live(self) -> list[SampleLog]:
+        return [log for log in self.logs.values() if log.finish_reason is None]
+
+    def root(self, request: GenerationRequest) -> int:
+        return mix(*(request.cache_salt if self.config.enable_prefix_caching else request.request_id).encode())
+
+    def contexts(self) -> dict[int, Context]:
+        return {seq_id: Context(log.root, log.known_token_ids) for seq_id, log in self.logs.items()}
+
+    def check(self) -> None:
+        invariants.check_all(self)
+
+    # ---- submit, abort, expire, reset
+
+    def submit(self, request: GenerationRequest) -> bool:
+        """Submit and compare with what the limits say; True if it was admitted."""
+        expected = invariants.expected_refusal(self, request)
+        before = invariants.books(self)
+        refusal: QuireError | None = None
+        try:
+            self.scheduler.submit(request, self.now_s)
+        except QuireError as error:
+            refusal = error
+        invariants.i16_refused_exactly_when_it_must(expected, refusal)
+        if refusal is None:
+            self._log_samples(request)
+        else:
+            invariants.refusal_changed_nothing(before, invariants.books(self))
+        self.check()
+        return refusal is None
+
+    def _log_samples(self, request: GenerationRequest) -> None:
+        config, root = self.config, self.root(request)
+        for index, sequence in enumerate(self.scheduler._requests[request.request_id]):
+            solo = solo_output(request, index, root, vocab_size=config.vocab_size, eos_token_ids=config.eos_token_ids)
+            self.logs[sequence.seq_id] = SampleLog(request, index, sequence, root, solo, self.now_s)
+        invariants.grant_waiting_steps(self, request)
+
+    def abort(self, request_id: str) -> None:
+        owed = [log for log in self.live if log.request.request_id == request_id]
+        self._end_all(owed, self.scheduler.abort(request_id, self.now_s), FinishReason.ABORT)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass and end what is late."""
+        self.now_s += seconds
+        late = [log for log in self.live if log.deadline_s is not None and log.deadline_s <= self.now_s]
+        self._end_all(late, self.scheduler.expire(self.now_s), FinishReason.DEADLINE)
+
+    def _end_all(self, owed: list[SampleLog], deltas: list[GenerationDelta], reason: FinishReason) -> None:
+        invariants.i11_one_delta_each(owed, deltas)
+        for delta in deltas:
+            self.deliver(delta)
+            assert delta.finish_reason is reason
+            assert not delta.token_ids
+        self.check()
+
+    def forget_all(self) -> None:
+        self.scheduler.pool.forget_all()
+        self.check()
+
+    # ---- one step
+
+    def begin_step(self) -> SchedulerOutput | None:
+        running = list(self.scheduler._running)
+        preemptions = {sequence.seq_id: sequence.num_preemptions for sequence in running}
+        self.plan = self.scheduler.schedule(self.now_s)
+        invariants.i14_some_token_is_computed(self, running, preemptions)
+        if self.plan is not None:
+            invariants.check_plan(self, self.plan)
+            invariants.i15_wait_and_preemptions_are_bounded(self)
+        self.check()
+        return self.plan
+
+    def finish_step(self, broken_rows: frozenset[int] = frozenset()) -> None:
+        """Execute and commit; `broken_rows` are indices into the sampling rows, taken modulo their number."""
+        plan = self._take_plan()
+        sampling = [index for index, row in enumerate(plan.sequences) if row.is_sampling]
+        nan_rows = {sampling[index % len(sampling)] for index in broken_rows if sampling}
+        sampled = self.model.execute(plan, self.contexts(), nan_rows)
+        owed = [row for row, token in zip(plan.sequences, sampled, strict=True) if token and self._is_live(row)]
+        broken = {plan.sequences[index].seq_id for index in nan_rows}
+        output = StepOutput(step_id=plan.step_id, sampled=sampled, duration_s=STEP_DURATION_S)
+        deltas = self.scheduler.commit(output, self.now_s)
+        self._take_deltas(owed, deltas, broken, BROKEN)
+
+    def fail_step(self) -> None:
+        """The step raised: whatever it wrote is broken."""
+        plan = self._take_plan()
+        self.model.clear(plan.blocks_to_clear)
+        for row in plan.sequences:
+            self.model.break_row(row)
+        owed = [row for row in plan.sequences if self._is_live(row)]
+        deltas = self.scheduler.fail_step(STEP_FAILED, self.now_s)
+        self._take_deltas(owed, deltas, {row.seq_id for row in owed}, STEP_FAILED)
+
+    def step(self, broken_rows: frozenset[int] = frozenset()) -> None:
+        if self.begin_step() is not None:
+            self.finish_step(broken_rows)
+
+    def _take_plan(self) -> SchedulerOutput:
+        plan, self.plan = self.plan, None
+        assert plan is not None
+        return plan
+
+    def _is_live(self, row: ScheduledSequence) -> bool:
+        return self.logs[row.seq_id].finish_reason is None
+
+    def _take_deltas(
+        self, owed: list[ScheduledSequence], deltas: list[GenerationDelta], broken: set[int], error: str
+    ) -> None:
+        invariants.i11_one_delta_each([self.logs[row.seq_id] for row in owed], deltas)
+        by_sample = {(delta.request_id, delta.sample_index): delta for delta in deltas}
+        for row in owed:
+            log = self.logs[row.seq_id]
+            delta = by_sample[log.request.request_id, log.sample_index]
+            invariants.i17_only_broken_rows_fail(delta, is_broken=row.seq_id in broken, error=error)
+            self.deliver(delta)
+        self.check()
+
+    def deliver(self, delta: GenerationDelta) -> None:
+        """Give a delta to the caller it is for."""
+        key = (delta.request_id, delta.sample_index)
+        logs = [log for log in self.live if (log.request.request_id, log.sample_index) == key]
+        invariants.i11_stream_is_whole(self, logs, delta)
+        log = logs[0]
+        log.token_ids += delta.token_ids
+        log.num_cached_tokens = delta.num_cached_tokens
+        log.finish_reason = delta.finish_reason
+        invariants.i10_output_is_that_of_the_request_alone(log)
+
+    # ---- the end
+
+    def drain(self) -> None:
+        """Run until nothing is left, at most as many steps as the remaining work allows."""
+        if self.plan is not None:
+            self.finish_step()
+        while self.scheduler.has_work:
+            before = invariants.remaining_work(self)
+            self.step()
+            invariants.i18_drain_gets_closer(before, invariants.remaining_work(self))
+        invariants.i13_nothing_is_left(self)
