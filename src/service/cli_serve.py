@@ -32,11 +32,11 @@ def serve_command(**flags: object) -> None:
 
 
 def _serve(settings: Settings, address: ListenAddress) -> None:
-    """Run until stopped. Raises the StartupError that ended the loading of the model."""
+    """Run until stopped, then end the process. Raises the StartupError that ended the loading of the model."""
     started_s = time.perf_counter()
     from service.app import create_app
     from service.engine_provider import StartupHooks
-    from service.granian_server import GranianServer, run_event_loop
+    from service.granian_server import GranianServer, leave_now, run_event_loop
     from service.load_progress import LoadProgress
     from service.logs import configure_logging
     from service.ready_panel import print_ready_panel
@@ -64,3 +64,4 @@ def _serve(settings: Settings, address: ListenAddress) -> None:
     run_event_loop(serve_until_stopped())
     if failures:
         raise failures[0]
+    leave_now(0)
