@@ -1,0 +1,13 @@
+"""Fixtures of the engine tests: tiny checkpoints and their references, built once per session."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.batching.tiny_models import TinyModels
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
+    """Tiny random checkpoints by family name."""
+    return TinyModels(tmp_path_factory.mktemp("tiny_models"))
