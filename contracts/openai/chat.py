@@ -41,6 +41,7 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True):
 
     type: str
     text: str | None = None
+    prompt_cache_breakpoint: Any = None
 
 
 Content = str | list[ContentPart]

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from contracts.errors import InvalidValue
-from contracts.openai.completions import MAX_PROMPTS, Prompt
+from contracts.openai.completions import Prompt
 from service.text_checks import check_text
 from service.tokenizer import TextTokenizer
 
@@ -29,10 +29,6 @@ def encode_prompts(
         raise _empty("prompt")
     if all(type(item) is int for item in prompt):
         return [_check_ids(list(prompt), "prompt", tokenizer, vocab_size, wants_text)]
-    if len(prompt) > MAX_PROMPTS:
-        raise InvalidValue(
-            f"'prompt' holds {len(prompt)} prompts; at most {MAX_PROMPTS} are allowed in one request.", param="prompt"
-        )
     if all(isinstance(item, str) for item in prompt):
         return [_encode_text(str(item), f"prompt[{index}]", tokenizer, wants_text) for index, item in enumerate(prompt)]
     if all(isinstance(item, list) for item in prompt):

@@ -1,15 +1,13 @@
-"""What becomes of every request field: honoured, checked as a label, honoured for some values only, or refused.
+"""Refuses by name what `field_rules` does not allow, what fields forbid each other, and fields that nobody knows.
 
-The two tables are the whole truth, and a test compares them with the wire structs and with OpenAI's reference. Nothing
-is accepted and ignored. Knows no model and no tokens.
+Knows the wire structs, but no model and no tokens.
 """
 
 from __future__ import annotations
 
 import difflib
-import enum
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
@@ -30,114 +28,10 @@ from contracts.openai.chat import (
 )
 from contracts.openai.common import StreamOptions
 from contracts.openai.completions import CompletionRequest
+from service.field_rules import CHAT_RULES, COMPLETION_RULES, FieldRule, Treatment
 
 MAX_QUOTED_LEN = 60
 MAX_UNKNOWN_NAMES = 8
-
-
-class Treatment(enum.Enum):
-    """What a request field does here."""
-
-    HONOURED = "honoured"
-    LABEL = "label"
-    """Checked against OpenAI's limits; never changes the answer."""
-    SOME_VALUES = "some values"
-    """Only the values that describe what the server does anyway; null always does."""
-    REFUSED = "refused"
-
-
-class FieldRule(msgspec.Struct, frozen=True, kw_only=True):
-    """The treatment of one field, and for SOME_VALUES which."""
-
-    treatment: Treatment
-    allowed: tuple[Any, ...] = ()
-
-
-HONOURED: Final = FieldRule(treatment=Treatment.HONOURED)
-LABEL: Final = FieldRule(treatment=Treatment.LABEL)
-REFUSED: Final = FieldRule(treatment=Treatment.REFUSED)
-
-
-def _only(*allowed: Any) -> FieldRule:
-    return FieldRule(treatment=Treatment.SOME_VALUES, allowed=allowed)
-
-
-CHAT_RULES: Final[Mapping[str, FieldRule]] = {
-    "messages": HONOURED,
-    "model": HONOURED,
-    "frequency_penalty": HONOURED,
-    "logit_bias": HONOURED,
-    "logprobs": HONOURED,
-    "top_logprobs": HONOURED,
-    "max_tokens": HONOURED,
-    "max_completion_tokens": HONOURED,
-    "n": HONOURED,
-    "presence_penalty": HONOURED,
-    "seed": HONOURED,
-    "stop": HONOURED,
-    "stream": HONOURED,
-    "stream_options": HONOURED,
-    "temperature": HONOURED,
-    "top_p": HONOURED,
-    "user": LABEL,
-    "safety_identifier": LABEL,
-    "prompt_cache_key": LABEL,
-    "metadata": LABEL,
-    "response_format": _only({"type": "text"}),
-    "tools": _only([]),
-    "tool_choice": _only("none", "auto"),
-    "parallel_tool_calls": _only(True, False),
-    "modalities": _only(["text"]),
-    "store": _only(False),
-    "service_tier": _only("auto", "default"),
-    "reasoning_effort": _only("none"),
-    "verbosity": _only("medium"),
-    "prompt_cache_retention": _only("in_memory", "in-memory"),
-    "audio": REFUSED,
-    "functions": REFUSED,
-    "function_call": REFUSED,
-    "prediction": REFUSED,
-    "web_search_options": REFUSED,
-    "moderation": REFUSED,
-    "prompt_cache_options": REFUSED,
-    "top_k": HONOURED,
-    "min_p": HONOURED,
-    "repetition_penalty": HONOURED,
-    "min_tokens": HONOURED,
-    "ignore_eos": HONOURED,
-    "stop_token_ids": HONOURED,
-    "priority": HONOURED,
-}
-
-COMPLETION_RULES: Final[Mapping[str, FieldRule]] = {
-    "prompt": HONOURED,
-    "model": HONOURED,
-    "best_of": HONOURED,
-    "echo": HONOURED,
-    "frequency_penalty": HONOURED,
-    "logit_bias": HONOURED,
-    "logprobs": HONOURED,
-    "max_tokens": HONOURED,
-    "n": HONOURED,
-    "presence_penalty": HONOURED,
-    "seed": HONOURED,
-    "stop": HONOURED,
-    "stream": HONOURED,
-    "stream_options": HONOURED,
-    "temperature": HONOURED,
-    "top_p": HONOURED,
-    "user": LABEL,
-    "metadata": LABEL,
-    "suffix": REFUSED,
-    "prompt_logprobs": REFUSED,
-    "top_k": HONOURED,
-    "min_p": HONOURED,
-    "repetition_penalty": HONOURED,
-    "min_tokens": HONOURED,
-    "ignore_eos": HONOURED,
-    "stop_token_ids": HONOURED,
-    "priority": HONOURED,
-}
 
 
 def refuse_unsupported(body: ChatCompletionRequest | CompletionRequest) -> None:
@@ -250,6 +144,11 @@ def _check_content(content: Content, path: str) -> None:
             raise UnsupportedParameter(
                 f"'{path}[{index}].type' is '{clip(part.type, MAX_QUOTED_LEN)}', but this server only reads 'text'.",
                 param=f"{path}[{index}].type",
+            )
+        if part.prompt_cache_breakpoint is not None:
+            raise UnsupportedParameter(
+                f"'{path}[{index}].prompt_cache_breakpoint' is not supported: prefixes are cached anyway. Remove it.",
+                param=f"{path}[{index}].prompt_cache_breakpoint",
             )
         if part.text is None:
             raise MissingParameter(f"'{path}[{index}].text' is missing.", param=f"{path}[{index}].text")

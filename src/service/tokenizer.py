@@ -30,6 +30,8 @@ class _AddedToken(msgspec.Struct, frozen=True):
     id: int
     content: str
     special: bool
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 class _TokenizerFile(msgspec.Struct, frozen=True):
@@ -37,6 +39,7 @@ class _TokenizerFile(msgspec.Struct, frozen=True):
 
     decoder: dict[str, Any] | None = None
     added_tokens: list[_AddedToken] = []
+    normalizer: Any = None
 
 
 class TextTokenizer:
@@ -60,6 +63,7 @@ class TextTokenizer:
         self._pieces = TextPieces(self._token_bytes, self._special_ids)
         self._plain: Tokenizer | None = None
         self._plain_lock = threading.Lock()
+        self._max_token_len = self._longest_token(file)
         self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     @classmethod
@@ -86,9 +90,19 @@ class TextTokenizer:
     def encode_trusted(self, parts: Iterable[TextPart]) -> list[int]:
         """Tokenise parts one after the other; in untrusted ones the text of a control token is plain text."""
         ids: list[int] = []
+        plain_ids: dict[str, list[int]] = {}
         for part in parts:
-            ids.extend(self.encode(part.text, add_special_tokens=False) if part.is_trusted else self._plain_ids(part))
+            if part.is_trusted:
+                ids += self.encode(part.text, add_special_tokens=False)
+                continue
+            if part.text not in plain_ids:
+                plain_ids[part.text] = self._plain_ids(part.text)
+            ids += plain_ids[part.text]
         return ids
+
+    def min_num_tokens(self, text: str) -> int:
+        """Return a number of tokens that the text has at least, without tokenising it; 0 where nothing is known."""
+        return 0 if self._max_token_len is None else -(-len(text) // self._max_token_len)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Return the text of all ids at once."""
@@ -113,12 +127,18 @@ class TextTokenizer:
             return WindowTextStream(self._tokenizer, self._special_ids)
         return ByteTextStream(self._pieces, 0 if continues_prompt else self._decoding.num_stripped_spaces)
 
-    def _plain_ids(self, part: TextPart) -> list[int]:
-        ids: list[int] = self._plain_tokenizer().encode(part.text, add_special_tokens=False).ids
-        if len(part.text) > 1 and not self._special_ids.isdisjoint(ids):
+    def _longest_token(self, file: _TokenizerFile) -> int | None:
+        """Characters that one token can stand for, where no normalizer and no added token makes text shorter."""
+        is_shortened = file.normalizer is not None or any(token.lstrip or token.rstrip for token in file.added_tokens)
+        if is_shortened or self._decoding.kind is not DecodingKind.BYTE_LEVEL:
+            return None
+        return max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)), default=None)
+
+    def _plain_ids(self, text: str) -> list[int]:
+        ids: list[int] = self._plain_tokenizer().encode(text, add_special_tokens=False).ids
+        if len(text) > 1 and not self._special_ids.isdisjoint(ids):
             # The model's own vocabulary holds the control token as a piece (Unigram): break the text inside it.
-            halves = TextPart(part.text[:1], False), TextPart(part.text[1:], False)
-            return [token_id for half in halves for token_id in self._plain_ids(half)]
+            return self._plain_ids(text[:1]) + self._plain_ids(text[1:])
         return ids
 
     def _plain_tokenizer(self) -> Tokenizer:

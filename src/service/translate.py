@@ -5,12 +5,10 @@ Plain synchronous functions: templating and tokenising cost CPU time, so handler
 
 from __future__ import annotations
 
-import secrets
-
 import msgspec
 
 from contracts.engine import EngineInfo
-from contracts.errors import ContextLengthExceeded, InvalidRequest, InvalidValue, ModelNotFound, clip
+from contracts.errors import InvalidRequest, InvalidValue, ModelNotFound, clip
 from contracts.generation import GenerationRequest
 from contracts.openai.chat import (
     AssistantMessage,
@@ -20,16 +18,15 @@ from contracts.openai.chat import (
     Message,
     SystemMessage,
 )
-from contracts.openai.completions import CompletionRequest
+from contracts.openai.completions import MAX_PROMPTS, CompletionRequest, Prompt
 from contracts.sampling import SamplingParams
 from service.chat_template import ChatTemplate
 from service.prompts import encode_prompts
 from service.refusals import refuse_unsupported
+from service.sampling_options import Wanted, check_prompt_len, num_window_tokens, sampling_params
 from service.text_checks import check_text
 from service.tokenizer import TextTokenizer
 
-MAX_SEQUENCES_PER_CALL = 64
-MAX_TOKEN_ID_DIGITS = 10
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default of max_tokens in /v1/completions."""
 
@@ -47,7 +44,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def num_window_tokens(self) -> int:
         """Most tokens of prompt and output together."""
-        return min(self.info.max_model_len, self.info.num_cache_tokens)
+        return num_window_tokens(self.info)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,18 +69,6 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The answer goes on in the middle of a text, so a space before its first word is kept."""
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between chat and text completions once the prompt is tokens."""
-
-    max_tokens: int | None
-    """As asked for; None takes `default_max_tokens`, clamped to what the window leaves."""
-    default_max_tokens: int | None
-    """None: all that the window leaves."""
-    max_tokens_param: str
-    prompt_param: str
-    num_logprobs: int | None
-
-
 def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: str, limits: Limits) -> TextRequest:
     """Check a chat request and make the engine's request of it; raises RequestErrors that name the field."""
     refuse_unsupported(body)
@@ -93,10 +78,6 @@ def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: 
             f"The model '{model.names[0]}' is a base model without a chat template. Use /v1/completions.",
             param="messages",
         )
-    parts = model.template.render_parts(template_messages(body.messages))
-    token_ids = model.tokenizer.encode_trusted(parts)
-    if not token_ids:
-        raise InvalidValue("'messages' make an empty prompt. Send some text.", param="messages")
     wanted = Wanted(
         max_tokens=chat_max_tokens(body),
         default_max_tokens=None,
@@ -104,7 +85,13 @@ def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: 
         prompt_param="messages",
         num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    sampling = sampling_params(body, wanted, len(token_ids), model, limits)
+    parts = model.template.render_parts(template_messages(body.messages))
+    least = sum(model.tokenizer.min_num_tokens(part.text) for part in parts)
+    check_prompt_len(least, wanted, model.info, is_lower_bound=True)
+    token_ids = model.tokenizer.encode_trusted(parts)
+    if not token_ids:
+        raise InvalidValue("'messages' make an empty prompt. Send some text.", param="messages")
+    sampling = sampling_params(body, wanted, len(token_ids), model.info, limits.default_seed)
     return TextRequest(
         generation=generation_request(body, token_ids, sampling, request_id, limits),
         stop_strings=stop_strings(body.stop),
@@ -120,14 +107,6 @@ def translate_completion(
     """Check a completion request and make one engine request per prompt; choice index = prompt * n + sample."""
     refuse_unsupported(body)
     check_model(body.model, model)
-    prompts = encode_prompts(body.prompt, model.tokenizer, model.info.vocab_size, wants_text=bool(body.echo))
-    num_samples = body.n or 1
-    if len(prompts) * num_samples > MAX_SEQUENCES_PER_CALL:
-        raise InvalidValue(
-            f"{len(prompts)} prompts times n = {num_samples} is more than {MAX_SEQUENCES_PER_CALL} choices in one "
-            "request. Send several requests.",
-            param="n",
-        )
     wanted = Wanted(
         max_tokens=body.max_tokens,
         default_max_tokens=DEFAULT_COMPLETION_TOKENS,
@@ -135,9 +114,13 @@ def translate_completion(
         prompt_param="prompt",
         num_logprobs=body.logprobs,
     )
+    num_samples = body.n or 1
+    check_fan_out(body.prompt, num_samples)
+    check_prompt_len(longest_prompt(body.prompt, model.tokenizer), wanted, model.info, is_lower_bound=True)
+    prompts = encode_prompts(body.prompt, model.tokenizer, model.info.vocab_size, wants_text=bool(body.echo))
     requests = []
     for index, prompt in enumerate(prompts):
-        sampling = sampling_params(body, wanted, len(prompt.token_ids), model, limits)
+        sampling = sampling_params(body, wanted, len(prompt.token_ids), model.info, limits.default_seed)
         one_id = request_id if len(prompts) == 1 else f"{request_id}-{index}"
         requests.append(
             TextRequest(
@@ -151,6 +134,23 @@ def translate_completion(
             )
         )
     return requests
+
+
+def check_fan_out(prompt: Prompt, num_samples: int) -> None:
+    """Raise InvalidValue where prompts times samples are too many; counted before anything is tokenised."""
+    num_prompts = len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
+    if num_prompts * num_samples > MAX_PROMPTS:
+        raise InvalidValue(
+            f"{num_prompts} prompts times n = {num_samples} is more than {MAX_PROMPTS} choices in one "
+            "request. Send several requests.",
+            param="prompt" if num_samples == 1 else "n",
+        )
+
+
+def longest_prompt(prompt: Prompt, tokenizer: TextTokenizer) -> int:
+    """Return the fewest tokens that the longest text of the prompt can have; 0 for token ids."""
+    texts = [prompt] if isinstance(prompt, str) else [item for item in prompt if isinstance(item, str)]
+    return max(map(tokenizer.min_num_tokens, texts), default=0)
 
 
 def check_model(name: str | None, model: ServedModel) -> None:
@@ -212,64 +212,6 @@ def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(strings))
 
 
-def output_tokens(wanted: Wanted, num_prompt_tokens: int, model: ServedModel) -> int:
-    """Return max_tokens, or raise ContextLengthExceeded where prompt and output do not fit the window."""
-    window = model.num_window_tokens
-    what = "maximum context length" if window == model.info.max_model_len else "KV cache"
-    remaining = window - num_prompt_tokens
-    if remaining < 1:
-        raise ContextLengthExceeded(
-            f"This model's {what} is {window} tokens. However, your {wanted.prompt_param} resulted in "
-            f"{num_prompt_tokens} tokens. Please reduce the length of the {wanted.prompt_param}.",
-            param=wanted.prompt_param,
-        )
-    if wanted.max_tokens is None:
-        default = wanted.default_max_tokens
-        return remaining if default is None else min(default, remaining)
-    if wanted.max_tokens > remaining:
-        raise ContextLengthExceeded(
-            f"This model's {what} is {window} tokens. However, you requested {num_prompt_tokens + wanted.max_tokens} "
-            f"tokens ({num_prompt_tokens} in the {wanted.prompt_param}, {wanted.max_tokens} in the completion). "
-            f"Please reduce the length of the {wanted.prompt_param} or completion: at most {remaining} are left.",
-            param=wanted.max_tokens_param,
-        )
-    return wanted.max_tokens
-
-
-def sampling_params(
-    body: ChatCompletionRequest | CompletionRequest,
-    wanted: Wanted,
-    num_prompt_tokens: int,
-    model: ServedModel,
-    limits: Limits,
-) -> SamplingParams:
-    """Fill in OpenAI's defaults and check what depends on the model."""
-    max_tokens = output_tokens(wanted, num_prompt_tokens, model)
-    min_tokens = body.min_tokens or 0
-    if min_tokens > max_tokens:
-        raise InvalidValue(
-            f"'min_tokens' is {min_tokens}, more than '{wanted.max_tokens_param}', which is {max_tokens}.",
-            param="min_tokens",
-        )
-    seed = body.seed if body.seed is not None else limits.default_seed
-    return SamplingParams(
-        repetition_penalty=_or(body.repetition_penalty, 1.0),
-        presence_penalty=_or(body.presence_penalty, 0.0),
-        frequency_penalty=_or(body.frequency_penalty, 0.0),
-        logit_bias=logit_bias_pairs(body.logit_bias, model.info.vocab_size),
-        temperature=_or(body.temperature, 1.0),
-        top_k=max(body.top_k or 0, 0),
-        top_p=_or(body.top_p, 1.0),
-        min_p=_or(body.min_p, 0.0),
-        seed=secrets.randbits(63) if seed is None else seed & (2**63 - 1),
-        max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        ignore_eos=bool(body.ignore_eos),
-        stop_token_ids=stop_ids(body.stop_token_ids, model.info.vocab_size),
-        num_logprobs=wanted.num_logprobs,
-    )
-
-
 def generation_request(
     body: ChatCompletionRequest | CompletionRequest,
     token_ids: list[int],
@@ -286,33 +228,3 @@ def generation_request(
         priority=body.priority or 0,
         timeout_s=limits.request_timeout_s,
     )
-
-
-def logit_bias_pairs(logit_bias: dict[str, float] | None, vocab_size: int) -> tuple[tuple[int, float], ...]:
-    """Read the keys as token ids; each must be a decimal number below vocab_size."""
-    pairs = []
-    for key, bias in (logit_bias or {}).items():
-        is_number = key.isascii() and key.isdigit() and len(key) <= MAX_TOKEN_ID_DIGITS
-        if not is_number or str(int(key)) != key or int(key) >= vocab_size:
-            raise InvalidValue(
-                f"'logit_bias' has the key '{clip(key, 40)}', which is no token id: use decimal numbers "
-                f"from 0 to {vocab_size - 1}.",
-                param="logit_bias",
-            )
-        pairs.append((int(key), bias))
-    return tuple(pairs)
-
-
-def stop_ids(token_ids: list[int] | None, vocab_size: int) -> tuple[int, ...]:
-    """Return the distinct stop token ids; each must be below vocab_size."""
-    for index, token_id in enumerate(token_ids or []):
-        if token_id >= vocab_size:
-            raise InvalidValue(
-                f"'stop_token_ids[{index}]' is {token_id}, but token ids go from 0 to {vocab_size - 1}.",
-                param=f"stop_token_ids[{index}]",
-            )
-    return tuple(dict.fromkeys(token_ids or []))
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

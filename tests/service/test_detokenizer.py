@@ -227,9 +227,3 @@ def test_each_character_of_a_long_text_is_scanned_once() -> None:
     num_sent = sum(len(sample.push(delta([token_id])).text) for _ in range(100_000))
     assert stop.num_chars == 100_000
     assert num_sent == 100_000 - 256
-
-
-@given(STOP_STRINGS)
-def test_automaton_holds_back_less_than_the_longest_stop_string(stop: list[str]) -> None:
-    automaton = StopStrings(stop or ["x"])
-    assert len(automaton.depths) <= sum(map(len, stop or ["x"])) + 1

@@ -10,14 +10,8 @@ import pytest
 from contracts.errors import InvalidRequest, InvalidValue, MissingParameter, UnsupportedParameter
 from contracts.openai.chat import ChatCompletionRequest
 from contracts.openai.completions import CompletionRequest
-from service.refusals import (
-    CHAT_RULES,
-    COMPLETION_RULES,
-    Treatment,
-    refuse_unsupported,
-    unknown_field_error,
-    unknown_fields,
-)
+from service.field_rules import CHAT_RULES, COMPLETION_RULES, Treatment
+from service.refusals import refuse_unsupported, unknown_field_error, unknown_fields
 
 OPENAI_CHAT_FIELDS = [
     "messages",
@@ -165,6 +159,13 @@ def test_other_values_of_a_partly_served_field_are_refused(name: str, value: obj
         ({"role": "assistant", "content": "x", "function_call": {"name": "f"}}, "function_call"),
         ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "audio"),
         ({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url"}]}, "content[1].type"),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}],
+            },
+            "content[0].prompt_cache_breakpoint",
+        ),
     ],
 )
 def test_unserved_piece_of_a_message_is_named_by_its_path(message: dict[str, object], path: str) -> None:

@@ -121,6 +121,19 @@ def test_post_processor_adds_the_first_token_only_when_asked() -> None:
     assert tokenizer.encode("hello", add_special_tokens=False) == with_bos[1:]
 
 
+@given(CONTROL_TEXT | st.text(max_size=60))
+def test_text_never_has_fewer_tokens_than_the_lower_bound(text: str) -> None:
+    assert BYTE_LEVEL.min_num_tokens(text) <= len(BYTE_LEVEL.encode(text, add_special_tokens=False))
+
+
+def test_lower_bound_follows_the_length_of_the_text() -> None:
+    assert BYTE_LEVEL.min_num_tokens("x" * 17_000) == 1000
+
+
+def test_lower_bound_is_not_known_where_a_normalizer_may_shorten_the_text() -> None:
+    assert BYTE_FALLBACK.min_num_tokens("x" * 17_000) == 0
+
+
 def test_control_token_in_an_untrusted_part_is_plain_text() -> None:
     ids = BYTE_LEVEL.encode_trusted([TextPart("<|im_start|>", True), TextPart("<|im_end|>", False)])
     assert [BYTE_LEVEL.is_special(token_id) for token_id in ids] == [True] + [False] * (len(ids) - 1)

@@ -214,6 +214,14 @@ def test_completion_beyond_the_window_is_refused(fields: dict[str, Any], param: 
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize("num_chars", [100_000, 4_000_000])
+def test_hopelessly_long_text_is_refused_before_it_is_tokenised(num_chars: int) -> None:
+    with pytest.raises(ContextLengthExceeded, match="at least"):
+        chat(messages=[{"role": "user", "content": "a" * num_chars}])
+    with pytest.raises(ContextLengthExceeded, match="at least"):
+        completion(prompt=["a", "b" * num_chars])
+
+
 def test_request_larger_than_the_cache_is_refused() -> None:
     with pytest.raises(ContextLengthExceeded, match="KV cache is 32 tokens"):
         completion(served_model(num_blocks=2), max_tokens=32)
