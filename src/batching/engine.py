@@ -11,9 +11,11 @@ from typing import Protocol
 import msgspec
 import torch
 
+from batching.forward import select_forward, warm_up
 from batching.kv_cache import KVCachePool, default_cache_bytes, num_blocks_within, token_bytes
 from batching.model_loader import LoadedModel, ProgressCallback, load_model
 from batching.model_runner import ModelRunner
+from batching.sampler import Sampler
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.step import SampledToken, SchedulerOutput, StepOutput
@@ -42,10 +44,13 @@ def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> Eng
     loaded = load_model(settings, on_progress)
     on_progress("allocating the KV cache", None)
     pool = allocate_cache(settings, loaded)
-    runner = ModelRunner(loaded, pool)
     info = describe(settings, loaded, pool)
+    on_progress("preparing the forward pass", None)
+    forward = select_forward(loaded, pool, lambda: load_model(settings, on_progress))
     on_progress("warming up", None)
-    runner.warm_up()
+    warm_up(forward, pool)
+    sampler = Sampler(loaded.vocab_size, frozenset(loaded.eos_token_ids), loaded.device)
+    runner = ModelRunner(forward, pool, sampler)
     return EngineCore(info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=runner)
 
 

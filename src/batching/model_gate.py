@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import torch
 
 from batching.attention.paged_layer import LayerProbe
+from batching.attention.reference import AttentionVariant
 from batching.kv_cache import LayerShape
 from contracts.errors import ModelNotUsable
 
 SERVABLE_LAYER_TYPES = {"full_attention", "sliding_attention", "attention"}
 DYNAMIC_ROPE_TYPES = {"dynamic", "longrope"}
 """These read the largest position of the whole packed batch, so a sequence's result would depend on its mates."""
+
+
+class ProbedLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """One attention module of a gated model."""
+
+    module: torch.nn.Module
+    shape: LayerShape
+    variant: AttentionVariant
 
 
 def check_config(config: Any) -> None:
@@ -54,8 +64,8 @@ def _dynamic_rope_limits(config: Any) -> list[int]:
 
 
 @torch.inference_mode()
-def probe_layers(model: torch.nn.Module, config: Any) -> tuple[list[torch.nn.Module], list[LayerShape]]:
-    """Run two tokens and return the attention modules in layer order with what they store.
+def probe_layers(model: torch.nn.Module, config: Any) -> list[ProbedLayer]:
+    """Run two tokens and return the attention modules in layer order with what they store and do.
 
     Raises ModelNotUsable unless every decoder layer called the registered attention function exactly once: only then
     does the whole context of the model live in the paged cache.
@@ -69,7 +79,7 @@ def probe_layers(model: torch.nn.Module, config: Any) -> tuple[list[torch.nn.Mod
         raise ModelNotUsable(f"model type {name!r} cannot run a packed step ({error}); it is not supported") from error
     probed = [module for module in model.modules() if isinstance(getattr(module, "paged_layer", None), LayerProbe)]
     probed.sort(key=lambda module: int(getattr(module, "layer_idx", -1)))
-    probes = [module.paged_layer for module in probed]
+    probes: list[Any] = [module.paged_layer for module in probed]
     indices = [getattr(module, "layer_idx", None) for module in probed]
     num_layers = int(config.num_hidden_layers)
     if indices != list(range(num_layers)) or any(probe.num_calls != 1 for probe in probes):
@@ -78,4 +88,9 @@ def probe_layers(model: torch.nn.Module, config: Any) -> tuple[list[torch.nn.Mod
             "interface; the others keep a state of their own that a paged KV cache does not hold, so it is refused "
             "rather than served wrongly"
         )
-    return probed, [probe.shape for probe in probes]  # type: ignore[union-attr, misc]
+    return [_probed(module) for module in probed]
+
+
+def _probed(module: torch.nn.Module) -> ProbedLayer:
+    probe: Any = module.paged_layer
+    return ProbedLayer(module=module, shape=probe.shape, variant=probe.variant)

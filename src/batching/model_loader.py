@@ -14,8 +14,9 @@ from transformers.utils import logging as transformers_logging
 
 from batching import pico
 from batching.attention import paged_layer
+from batching.attention.reference import AttentionVariant
 from batching.kv_cache import LayerShape
-from batching.model_gate import check_config, probe_layers, usable_model_len
+from batching.model_gate import ProbedLayer, check_config, probe_layers, usable_model_len
 from contracts.errors import ModelNotUsable
 from contracts.settings import EMBEDDED_MODEL, EngineSettings
 
@@ -24,14 +25,13 @@ ProgressCallback = Callable[[str, float | None], None]
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint ready to run; `attention_modules` are in layer order and still need their PagedLayer."""
+    """A checkpoint ready to run; the modules of `layers` still need their PagedLayer."""
 
     name: str
     path: Path
     model: torch.nn.Module
     config: Any
-    attention_modules: list[torch.nn.Module]
-    layer_shapes: list[LayerShape]
+    layers: list[ProbedLayer]
     device: torch.device
     dtype: torch.dtype
     max_model_len: int
@@ -40,6 +40,14 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     num_parameters: int
     weight_bytes: int
     load_s: float
+
+    @property
+    def layer_shapes(self) -> list[LayerShape]:
+        return [layer.shape for layer in self.layers]
+
+    @property
+    def layer_variants(self) -> list[AttentionVariant]:
+        return [layer.variant for layer in self.layers]
 
 
 def no_progress(stage: str, fraction: float | None) -> None:
@@ -120,15 +128,14 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
     model = _read_weights(path, config, device, dtype)
     text_config = config.get_text_config()
     on_progress("checking the layers", None)
-    modules, shapes = probe_layers(model, text_config)
+    layers = probe_layers(model, text_config)
     parameters = list(model.parameters())
     return LoadedModel(
         name=settings.served_model_name or default_name(settings.model),
         path=path,
         model=model,
         config=config,
-        attention_modules=modules,
-        layer_shapes=shapes,
+        layers=layers,
         device=device,
         dtype=dtype,
         max_model_len=usable_model_len(text_config, settings.max_model_len),

@@ -9,5 +9,11 @@ from batching.attention.torch_backend import TorchBackend
 
 
 def select_backend(device: torch.device) -> AttentionBackend:
-    """The fastest backend that this machine can run."""
+    """The fastest backend that this machine can run: on a CPU the numba kernels, where numba is installed."""
+    if device.type == "cpu":
+        try:
+            from batching.attention.cpu_backend import CpuBackend
+        except ImportError:
+            return TorchBackend(device)
+        return CpuBackend()
     return TorchBackend(device)

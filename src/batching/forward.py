@@ -1,0 +1,126 @@
+"""Which forward pass serves a loaded model: the fused one where it is proven equal, else transformers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import torch
+
+from batching.attention import select_backend
+from batching.attention.paged_layer import AttentionBackend, PagedLayer
+from batching.kv_cache import KVCachePool
+from batching.model_loader import LoadedModel
+from batching.packed_linear import can_pack, pack_linears
+from batching.step import ScheduledSequence, SchedulerOutput
+from batching.step_input import StepInput, input_ids, position_ids
+from contracts.sampling import SamplingParams
+
+log = structlog.get_logger("quire.engine")
+
+PROBE_LEN = 7
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
+"""Largest accepted difference of probe logits, as a fraction of their largest magnitude."""
+
+
+class Forward(Protocol):
+    """One packed forward pass: logits `[len(step.sample_rows), vocab]` of the rows that sample."""
+
+    def __call__(self, step: StepInput) -> torch.Tensor: ...
+
+
+class GenericForward:
+    """transformers' own forward, with the paged attention hanging on its modules: works for every gated family."""
+
+    def __init__(self, loaded: LoadedModel, pool: KVCachePool, backend: AttentionBackend) -> None:
+        self._model = loaded.model
+        self._device = loaded.device
+        self._backend = backend
+        for layer, cache in zip(loaded.layers, pool.layers, strict=True):
+            layer.module.paged_layer = PagedLayer(cache, backend)  # type: ignore[assignment]
+
+    def __call__(self, step: StepInput) -> torch.Tensor:
+        self._backend.begin(step)
+        rows = torch.tensor(step.sample_rows, dtype=torch.int64, device=self._device)
+        output = self._model(
+            input_ids=input_ids(step, self._device),
+            position_ids=position_ids(step, self._device),
+            use_cache=False,
+            logits_to_keep=rows,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+
+@torch.inference_mode()
+def select_forward(loaded: LoadedModel, pool: KVCachePool, reload: Callable[[], LoadedModel]) -> Forward:
+    """The fastest forward pass that gives the right logits on this machine.
+
+    The fused pass takes the weights out of the model; should it then disagree with what the model said before,
+    `reload` brings the model back and it is served as transformers runs it.
+    """
+    backend = select_backend(loaded.device)
+    generic = GenericForward(loaded, pool, backend)
+    fused = _proven_fused(loaded, pool, backend, generic)
+    if fused is not None:
+        return fused
+    if not is_whole(loaded):
+        loaded = reload()
+        generic = GenericForward(loaded, pool, backend)
+    if can_pack(loaded.dtype, loaded.device):
+        pack_linears(loaded.model)
+    return generic
+
+
+def is_whole(loaded: LoadedModel) -> bool:
+    """False once the fused pass has taken the weights."""
+    return sum(parameter.numel() for parameter in loaded.model.parameters()) == loaded.num_parameters
+
+
+def _proven_fused(
+    loaded: LoadedModel, pool: KVCachePool, backend: AttentionBackend, generic: GenericForward
+) -> Forward | None:
+    try:
+        from batching.fused_llama import FusedForward, is_recognised
+    except ImportError:
+        return None
+    if not is_recognised(loaded):
+        return None
+    expected = _probe_logits(generic, pool)
+    fused = FusedForward(loaded, pool, backend)  # type: ignore[arg-type]
+    difference = (_probe_logits(fused, pool) - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
+    if float(difference) <= _TOLERANCE[loaded.dtype]:
+        return fused
+    log.warning("fused_forward_rejected", difference=float(difference), model=loaded.name)
+    return None
+
+
+def _probe_logits(forward: Forward, pool: KVCachePool) -> torch.Tensor:
+    """Logits after a chunk and after a decode step in the first blocks, which are cleared again; `[2, vocab]`."""
+    block_ids = list(range(-(-(PROBE_LEN + 1) // pool.block_size)))
+    chunk = _probe_plan(list(range(PROBE_LEN)), 0, block_ids)
+    decode = _probe_plan([PROBE_LEN], PROBE_LEN, block_ids)
+    logits = torch.cat([forward(StepInput(plan, pool.block_size)).float() for plan in (chunk, decode)])
+    pool.clear(block_ids)
+    return logits
+
+
+def _probe_plan(token_ids: list[int], start: int, block_ids: list[int]) -> SchedulerOutput:
+    row = ScheduledSequence(
+        seq_id=0,
+        token_ids=token_ids,
+        start=start,
+        block_ids=block_ids,
+        is_sampling=True,
+        sampling=SamplingParams(temperature=0.0),
+        seed=0,
+        num_output_tokens=0,
+    )
+    return SchedulerOutput(step_id=0, sequences=[row], num_tokens=len(token_ids), num_decodes=0)
+
+
+def warm_up(forward: Forward, pool: KVCachePool) -> None:
+    """Run a chunk and a decode once, so that the first request pays for no lazy initialisation."""
+    with torch.inference_mode():
+        _probe_logits(forward, pool)

@@ -1,0 +1,141 @@
+"""A lean forward pass for Llama-like models on a CPU: packed products and one kernel per gap between them.
+
+It is taken only where the module classes are exactly the ones whose arithmetic is repeated here, and only after its
+logits agreed with transformers' own on a probe; every other model runs through transformers' forward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+from transformers.models.mistral.modeling_mistral import MistralForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+from batching.attention.cpu_backend import CpuBackend, knobs_of
+from batching.attention.reference import AttentionVariant
+from batching.kernels import layer_cpu
+from batching.kernels.views import as_array
+from batching.kv_cache import KVCachePool, LayerCache
+from batching.model_loader import LoadedModel
+from batching.packed_linear import Linear, can_pack
+from batching.step_input import StepInput
+
+RECOGNISED = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+PARALLEL_MIN_ROWS = 16
+"""Rows from which the small kernels are spread over the threads."""
+
+
+def is_recognised(loaded: LoadedModel) -> bool:
+    """True for exactly the model classes, activation and device that this module repeats."""
+    config = loaded.config
+    return type(loaded.model) in RECOGNISED and loaded.device.type == "cpu" and config.hidden_act == "silu"
+
+
+class FusedLayer:
+    """One decoder layer: its four products, its norms, and its cache. Owner: FusedForward."""
+
+    def __init__(self, module: Any, cache: LayerCache, variant: AttentionVariant, *, is_packed: bool) -> None:
+        attention, mlp = module.self_attn, module.mlp
+        self.cache = cache
+        self.variant = variant
+        self.head_dim = int(attention.head_dim)
+        self.num_heads = int(attention.q_proj.out_features) // self.head_dim
+        self.knobs = knobs_of(variant)
+        self.k, self.v = as_array(cache.k), as_array(cache.v)
+        self.qkv = _concatenated([attention.q_proj, attention.k_proj, attention.v_proj], is_packed=is_packed)
+        self.o = _concatenated([attention.o_proj], is_packed=is_packed)
+        self.gate_up = _concatenated([mlp.gate_proj, mlp.up_proj], is_packed=is_packed)
+        self.down = _concatenated([mlp.down_proj], is_packed=is_packed)
+        self.input_norm = _float_weight(module.input_layernorm)
+        self.post_norm = _float_weight(module.post_attention_layernorm)
+        empty = np.zeros(0, np.float32)
+        q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+        self.norms = (
+            empty if q_norm is None else _float_weight(q_norm),
+            empty if k_norm is None else _float_weight(k_norm),
+            0.0 if q_norm is None else float(q_norm.variance_epsilon),
+        )
+
+
+class FusedForward:
+    """model_runner.Forward for the recognised classes. Owner: the runner thread."""
+
+    def __init__(self, loaded: LoadedModel, pool: KVCachePool, backend: CpuBackend) -> None:
+        base: Any = loaded.model.model
+        is_packed = can_pack(loaded.dtype, loaded.device)
+        self._backend = backend
+        self._dtype = loaded.dtype
+        self._embedding: torch.Tensor = base.embed_tokens.weight.data
+        self._layers = [
+            FusedLayer(module, cache, probe, is_packed=is_packed)
+            for module, cache, probe in zip(base.layers, pool.layers, loaded.layer_variants, strict=True)
+        ]
+        self._final_norm = _float_weight(base.norm)
+        self._eps = float(loaded.config.rms_norm_eps)
+        head: Any = loaded.model.lm_head
+        self._head = Linear(head.weight.data, head.bias, is_packed=is_packed)
+        positions = torch.arange(loaded.max_model_len)[None]
+        cos, sin = base.rotary_emb(torch.zeros(1, 1, 1, dtype=torch.float32), positions)
+        half = cos.shape[-1] // 2
+        self._cos, self._sin = (table[0, :, :half].float().contiguous().numpy() for table in (cos, sin))
+
+    def __call__(self, step: StepInput) -> torch.Tensor:
+        self._backend.begin(step)
+        x = torch.nn.functional.embedding(torch.from_numpy(step.ids), self._embedding)
+        num_tokens, hidden = x.shape
+        residual = np.zeros((num_tokens, hidden), np.float32)
+        is_wide = num_tokens >= PARALLEL_MIN_ROWS
+        norm = layer_cpu.add_rms_norm if is_wide else layer_cpu.add_rms_norm_serial
+        normed = torch.empty_like(x)
+        normed_array = as_array(normed)
+        rope = (self._cos, self._sin, step.positions)
+        slots = (step.block_of, step.offset_of)
+        for layer in self._layers:
+            norm(residual, as_array(x), layer.input_norm, self._eps, normed_array)
+            attended = self._attend(layer, normed, rope, slots, is_wide=is_wide)
+            norm(residual, as_array(layer.o(attended)), layer.post_norm, self._eps, normed_array)
+            x = self._feed_forward(layer, normed, is_wide=is_wide)
+        rows = np.array(step.sample_rows, np.int64)
+        last = x[torch.from_numpy(rows)]
+        final = torch.empty_like(last)
+        layer_cpu.add_rms_norm_serial(residual[rows], as_array(last), self._final_norm, self._eps, as_array(final))
+        return self._head(final)
+
+    def _attend(self, layer: FusedLayer, normed: torch.Tensor, rope: Any, slots: Any, *, is_wide: bool) -> torch.Tensor:
+        qkv = layer.qkv(normed)
+        q = torch.empty(qkv.shape[0], layer.num_heads, layer.head_dim, dtype=self._dtype)
+        rope_write = layer_cpu.rope_write if is_wide else layer_cpu.rope_write_serial
+        rope_write(as_array(qkv), rope, layer.norms, slots, layer.k, layer.v, as_array(q))
+        return self._backend.attend(layer.cache, q, layer.variant, layer.knobs).view(qkv.shape[0], -1)
+
+    def _feed_forward(self, layer: FusedLayer, normed: torch.Tensor, *, is_wide: bool) -> torch.Tensor:
+        gate_up = layer.gate_up(normed)
+        activated = torch.empty(gate_up.shape[0], gate_up.shape[1] // 2, dtype=self._dtype)
+        silu_mul = layer_cpu.silu_mul if is_wide else layer_cpu.silu_mul_serial
+        silu_mul(as_array(gate_up), as_array(activated))
+        return layer.down(activated)
+
+
+def _concatenated(linears: list[Any], *, is_packed: bool) -> Linear:
+    """One product for several that read the same input; their weights stand one after the other."""
+    weight = torch.cat([linear.weight.data for linear in linears])
+    bias = None
+    if any(linear.bias is not None for linear in linears):
+        bias = torch.cat([_bias_or_zeros(linear) for linear in linears])
+    for linear in linears:
+        del linear.weight  # the model is not run again: its copy of the weights goes at once
+    return Linear(weight, bias, is_packed=is_packed)
+
+
+def _bias_or_zeros(linear: Any) -> torch.Tensor:
+    bias: torch.Tensor = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias.data
+    return bias
+
+
+def _float_weight(norm: Any) -> Any:
+    """A norm's weight as float32 `[dim]`."""
+    return norm.weight.data.float().contiguous().numpy()
