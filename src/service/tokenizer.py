@@ -155,10 +155,12 @@ class TextTokenizer:
 
 
 def read_special_tokens(model_path: Path) -> dict[str, str]:
-    """Collect `bos_token`, `eos_token` and the like from tokenizer_config.json and special_tokens_map.json."""
+    """Collect `bos_token`, `eos_token` and the like; as in transformers, the older map only rules older models."""
+    config = read_json_object(model_path / "tokenizer_config.json")
+    older = read_json_object(model_path / "special_tokens_map.json")
     found: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        for key, value in read_json_object(model_path / name).items():
+    for source in (older, config) if "added_tokens_decoder" in config else (config, older):
+        for key, value in source.items():
             text = value.get("content") if isinstance(value, dict) else value
             if re.fullmatch(r"[a-z_]+_token", key) and isinstance(text, str):
                 found[key] = text

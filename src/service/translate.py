@@ -173,7 +173,8 @@ def template_messages(messages: list[Message]) -> list[dict[str, str]]:
             if message.content is None:
                 content = message.refusal or ""
             if message.reasoning_content is not None:
-                seen["reasoning_content"] = check_text(message.reasoning_content, f"{path}.reasoning_content")
+                reasoning = check_text(message.reasoning_content, f"{path}.reasoning_content")
+                seen |= {"reasoning_content": reasoning, "thinking": reasoning}
         seen["content"] = check_text(content, f"{path}.content")
         if isinstance(message, SystemMessage | DeveloperMessage) or message.__struct_config__.tag in (
             "user",

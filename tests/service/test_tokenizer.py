@@ -172,11 +172,12 @@ def test_truncation_written_in_the_file_is_not_applied() -> None:
     assert len(tokenizer.encode("abcdef", add_special_tokens=True)) == 6
 
 
-def test_load_reads_special_tokens_written_as_objects(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("marker", "eos"), [('"added_tokens_decoder": {}', "<|im_end|>"), ('"x": 1', "<bos>")])
+def test_special_tokens_come_from_the_file_that_transformers_prefers(tmp_path: Path, marker: str, eos: str) -> None:
     write_model(tmp_path, byte_level_json())
-    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": {"content": "<bos>"}, "eos_token": "old"}')
-    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>", "pad_token": null, "x": 1}')
-    assert TextTokenizer.load(tmp_path).special_tokens == {"bos_token": "<bos>", "eos_token": "<|im_end|>"}
+    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": {"content": "<bos>"}, "eos_token": "<bos>"}')
+    (tmp_path / "tokenizer_config.json").write_text(f'{{"eos_token": "<|im_end|>", "pad_token": null, {marker}}}')
+    assert TextTokenizer.load(tmp_path).special_tokens == {"bos_token": "<bos>", "eos_token": eos}
 
 
 def test_missing_tokenizer_file_is_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -45,12 +45,12 @@ def test_chat_prompt_is_the_rendered_template() -> None:
 
 
 def test_name_and_reasoning_reach_the_template() -> None:
-    model = served_model("{% for m in messages %}{{ m.name }}{{ m.reasoning_content }}{% endfor %}")
+    model = served_model("{% for m in messages %}{{ m.name }}{{ m.reasoning_content }}{{ m.thinking }}{% endfor %}")
     turns = [
         {"role": "user", "content": "", "name": "Ann"},
         {"role": "assistant", "content": "", "reasoning_content": "r"},
     ]
-    assert prompt_text(chat(model, messages=turns)) == "Annr"
+    assert prompt_text(chat(model, messages=turns)) == "Annrr"
 
 
 def test_chat_prompt_gets_no_second_first_token() -> None:
