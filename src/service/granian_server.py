@@ -18,6 +18,7 @@ from granian.log import LogLevels
 from granian.server.embed import Server
 from litestar import Litestar
 
+from contracts.errors import AddressInUse
 from service.engine_provider import EngineProvider
 from service.listen_address import ListenAddress
 
@@ -85,6 +86,9 @@ class GranianServer:
             log.warning("connections_cut", after_s=_FLUSH_GRACE_S)
             serving.cancel()
         (outcome,) = await asyncio.gather(serving, return_exceptions=True)
+        if isinstance(outcome, RuntimeError):  # granian's only words for a socket that it cannot open
+            reason = str(outcome).partition("\n")[0]
+            raise AddressInUse(f"Cannot listen on {self._address.url}: {reason}. Choose another --port.") from outcome
         if isinstance(outcome, Exception):
             raise outcome
 

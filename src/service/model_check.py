@@ -23,14 +23,14 @@ def check_model_exists(settings: EngineSettings) -> None:
         _check_embedded()
         return
     directory = Path(model).expanduser()
-    if directory.is_dir():
+    if model and directory.is_dir():
         if not (directory / "config.json").is_file():
             raise ModelNotUsable(f"The directory {model} holds no config.json. {_REMEDY}")
         return
-    if directory.exists():
+    if model and directory.exists():
         raise ModelNotUsable(f"{model} is a file, not a model directory. {_REMEDY}")
     if not _HUB_NAME.fullmatch(model):
-        raise ModelNotUsable(f"There is no model directory {model}. {_REMEDY}")
+        raise ModelNotUsable(f"There is no model directory {model!r}. {_REMEDY}")
     if settings.offline and not _is_cached(model):
         raise ModelNotUsable(
             f"There is no directory {model}, the hub's local cache does not hold it, and the hub may not be asked "

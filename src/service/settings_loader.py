@@ -127,6 +127,7 @@ def _unquote(value: str) -> str:
 
 
 def _suggest(name: str, fields: Mapping[str, SettingField]) -> str:
-    wanted = name if name.startswith(VARIABLE_PREFIX) else VARIABLE_PREFIX + name
-    close = difflib.get_close_matches(wanted.upper(), fields, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]}?" if close else "`quire serve --help` lists the settings."
+    wanted = name.upper().removeprefix(VARIABLE_PREFIX)
+    known = [variable.removeprefix(VARIABLE_PREFIX) for variable in fields]
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
+    return f"Did you mean {VARIABLE_PREFIX}{close[0]}?" if close else "`quire serve --help` lists the settings."

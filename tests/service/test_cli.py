@@ -1,0 +1,108 @@
+"""The command's help, suggestions, errors and exit codes, before any model is loaded."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from contracts.version import VERSION
+from service.cli import main
+from service.setting_fields import setting_fields
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return CliRunner()
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_version_is_shown(runner: CliRunner) -> None:
+    assert runner.invoke(main, ["--version"]).output == f"quire, version {VERSION}\n"
+
+
+def test_help_lists_every_command(runner: CliRunner) -> None:
+    output = runner.invoke(main, ["--help"]).output
+    assert [name for name in ("serve", "generate", "bench", "info") if f"  {name} " not in output] == []
+
+
+@pytest.mark.parametrize("field", [field for field in setting_fields() if field.name != "model"], ids=lambda f: f.name)
+def test_serve_help_shows_flag_and_variable_of_every_setting(runner: CliRunner, field: object) -> None:
+    output = runner.invoke(main, ["serve", "--help"]).output
+    assert f"{field.flag} " in output  # type: ignore[attr-defined]
+    assert f"[{field.variable}" in output  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("args", "suggestion"),
+    [
+        (["srve"], "Did you mean 'serve'?"),
+        (["serve", "--max-num-seq", "1"], "Did you mean '--max-num-seqs'?"),
+        (["generate", "--temprature", "1", "x"], "Did you mean '--temperature'?"),
+    ],
+)
+def test_mistyped_name_is_answered_with_the_nearest(runner: CliRunner, args: list[str], suggestion: str) -> None:
+    result = runner.invoke(main, args)
+    assert result.exit_code == 2
+    assert suggestion in result.stderr
+
+
+def test_impossible_value_ends_with_one_line_and_code_2(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["serve", "--max-num-seqs", "0"])
+    assert result.exit_code == 2
+    assert result.stderr == "Error: --max-num-seqs is '0', but needs a whole number of at least 1.\n"
+
+
+def test_missing_model_ends_with_one_line_and_code_3(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["serve", "./nowhere"])
+    assert result.exit_code == 3
+    assert result.stderr.startswith("Error: There is no model directory './nowhere'.")
+    assert result.stderr.count("\n") == 1
+
+
+def test_verbose_shows_the_traceback(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["-v", "serve", "./nowhere"])
+    assert type(result.exception).__name__ == "ModelNotUsable"
+
+
+def test_port_in_use_ends_with_the_next_free_one_and_code_5(runner: CliRunner, model: Path, taken_port: int) -> None:
+    result: Result = runner.invoke(main, ["serve", str(model), "--port", str(taken_port)])
+    assert result.exit_code == 5
+    assert f"Port {taken_port} on 127.0.0.1 is in use by another process. Port " in result.stderr
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "config.json").write_text('{"architectures": ["Tiny"], "num_hidden_layers": 3, "dtype": "bfloat16"}')
+    (directory / "model.safetensors").write_bytes(bytes(2048))
+    return directory
+
+
+def test_info_shows_the_facts_of_a_model_without_loading_it(runner: CliRunner, model: Path) -> None:
+    output = runner.invoke(main, ["info", str(model)]).stdout
+    rows = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in map(str.rstrip, output.splitlines())}
+    assert rows["Quire"] == VERSION
+    assert (rows["Architecture"], rows["Layers"], rows["Weights"]) == ("Tiny", "3", "2.0 KiB")
+
+
+def test_help_imports_neither_torch_nor_the_server() -> None:
+    code = (
+        "import sys; from service.cli import main; main(['--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'transformers', 'litestar', 'granian', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
