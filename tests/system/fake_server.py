@@ -1,14 +1,22 @@
-"""A server process with a fake engine behind the real application and the real granian: `python -m ... '<json>'`.
+"""A server process with a fake engine behind the real application and the real granian.
 
-Used by tests that need real sockets. Options are FakeServerOptions as JSON; prints one line when it serves.
+`running_server` starts it for a test that needs sockets; `python -m tests.system.fake_server '<json>'` is that process.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import msgspec
 
 from contracts.engine import Engine
@@ -20,41 +28,109 @@ from service.listen_address import ListenAddress
 from service.logs import configure_logging
 from tests.fakes import EOS, FakeEngine, write_byte_model
 
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+
 
 class FakeServerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fake engine does; prompts may shorten the answer through max_tokens."""
+    """What the fake engine says: the alphabet, as long as wanted; requests shorten it by max_tokens."""
 
-    port: int
     num_tokens: int = 100
     tokens_per_delta: int = 1
     interval_s: float = 0.0
     max_body_bytes: int = 8 * 1024 * 1024
 
 
+class FakeServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A running process."""
+
+    port: int
+    pid: int
+    log_path: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def health(self) -> dict[str, object]:
+        """What /health says now."""
+        reply: dict[str, object] = httpx.get(f"{self.url}/health").json()
+        return reply
+
+    def log_lines(self) -> list[dict[str, object]]:
+        """Every line that the process has logged."""
+        return [msgspec.json.decode(line) for line in self.log_path.read_bytes().splitlines()]
+
+
+@contextmanager
+def running_server(options: FakeServerOptions) -> Iterator[FakeServer]:
+    """Start the process in a group of its own, wait until it serves, and end it, by force if need be."""
+    with socket.socket() as probe, tempfile.TemporaryDirectory() as directory:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        probe.close()
+        log_path = Path(directory) / "server.log"
+        arguments = [sys.executable, "-m", "tests.system.fake_server", str(port), directory]
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [*arguments, msgspec.json.encode(options).decode()],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        try:
+            server = FakeServer(port=port, pid=process.pid, log_path=log_path)
+            _wait_until_serving(server, process)
+            yield server
+        finally:
+            _stop(process)
+
+
+def _wait_until_serving(server: FakeServer, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        try:
+            server.health()
+        except httpx.TransportError:
+            time.sleep(0.02)
+        else:
+            return
+    raise RuntimeError(f"The server did not start:\n{server.log_path.read_text()}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def main() -> None:
     """Serve until SIGTERM."""
-    options = msgspec.json.decode(sys.argv[1], type=FakeServerOptions)
+    port, directory = int(sys.argv[1]), Path(sys.argv[2])
+    options = msgspec.json.decode(sys.argv[3], type=FakeServerOptions)
     configure_logging(ServerSettings(log_format="json"))
-    with tempfile.TemporaryDirectory() as directory:
-        run_event_loop(serve(options, Path(directory)))
+    run_event_loop(_serve(port, directory / "model", options))
 
 
-async def serve(options: FakeServerOptions, directory: Path) -> None:
+async def _serve(port: int, model_path: Path, options: FakeServerOptions) -> None:
     """Run the application under granian in this event loop."""
 
-    def count(request: GenerationRequest, sample: int) -> list[int]:
+    def say_alphabet(request: GenerationRequest, sample: int) -> list[int]:
         return [ord("a") + number % 26 for number in range(options.num_tokens)] + [EOS]
 
     engine: Engine = FakeEngine(
-        write_byte_model(directory),
-        count,
+        write_byte_model(model_path),
+        say_alphabet,
         tokens_per_delta=options.tokens_per_delta,
         interval_s=options.interval_s,
         max_model_len=10_000_000,
     )
-    settings = Settings(server=ServerSettings(port=options.port, max_body_bytes=options.max_body_bytes))
-    server = GranianServer(create_app(settings, engine), ListenAddress(ip="127.0.0.1", port=options.port))
-    await server.run()
+    settings = Settings(server=ServerSettings(port=port, max_body_bytes=options.max_body_bytes))
+    await GranianServer(create_app(settings, engine), ListenAddress(ip="127.0.0.1", port=port)).run()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from service.translate import translate_chat
 
 _DECODER: Final = BodyDecoder(ChatCompletionRequest)
 _ENCODER: Final = msgspec.json.Encoder()
-_PLACE_OF_TEXT: Final = "place-of-text"
+_PLACE_OF_TEXT: Final = b'"content":""'
 
 
 @post("/v1/chat/completions", status_code=200)
@@ -120,10 +120,11 @@ class ChatForm:
 
     def _make_frame(self, choice: int) -> tuple[bytes, bytes]:
         """The bytes around the text of a plain chunk: 0.1 us per event instead of 0.4 us for encoding a struct."""
-        sample = self._event([ChunkChoice(index=choice, delta=Delta(content=_PLACE_OF_TEXT))])
-        before, _, after = sample.rpartition(_ENCODER.encode(_PLACE_OF_TEXT))
-        self._frames[choice] = before, after
-        return before, after
+        sample = self._event([ChunkChoice(index=choice, delta=Delta(content=""))])
+        before, key, after = sample.partition(_PLACE_OF_TEXT)
+        frame = before + key[:-2], after
+        self._frames[choice] = frame
+        return frame
 
 
 def _logprob(entry: LogprobEntry) -> ContentLogprob:

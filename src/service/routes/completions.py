@@ -19,7 +19,7 @@ from service.translate import translate_completion
 
 _DECODER: Final = BodyDecoder(CompletionRequest)
 _ENCODER: Final = msgspec.json.Encoder()
-_PLACE_OF_TEXT: Final = "place-of-text"
+_PLACE_OF_TEXT: Final = b'"text":""'
 
 
 @post("/v1/completions", status_code=200)
@@ -110,10 +110,11 @@ class CompletionForm:
 
     def _make_frame(self, choice: int) -> tuple[bytes, bytes]:
         """The bytes around the text of a plain event."""
-        sample = self._event([CompletionChoice(text=_PLACE_OF_TEXT, index=choice)])
-        before, _, after = sample.rpartition(_ENCODER.encode(_PLACE_OF_TEXT))
-        self._frames[choice] = before, after
-        return before, after
+        sample = self._event([CompletionChoice(text="", index=choice)])
+        before, key, after = sample.partition(_PLACE_OF_TEXT)
+        frame = before + key[:-2], after
+        self._frames[choice] = frame
+        return frame
 
 
 def _logprobs(entries: list[LogprobEntry]) -> CompletionLogprobs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, get
+from litestar.params import FromPath
 
 from contracts.errors import ModelNotFound, clip
 from contracts.openai.models import ModelCard, ModelList
@@ -19,7 +20,7 @@ def list_models(request: Request[Any, Any, Any]) -> ModelList:
 
 
 @get("/v1/models/{model_id:path}", sync_to_thread=False)
-def retrieve_model(request: Request[Any, Any, Any], model_id: str) -> ModelCard:
+def retrieve_model(request: Request[Any, Any, Any], model_id: FromPath[str]) -> ModelCard:
     """One model; its id may hold slashes, plain or as %2F."""
     provider: EngineProvider = request.app.state["provider"]
     card = _card(provider.serving)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, Response, get
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 
 _MEDIA_TYPES: Final = {
     "html": "text/html",
@@ -82,7 +83,7 @@ def show_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get("/assets/{name:str}", sync_to_thread=False)
-def show_asset(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+def show_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """A style sheet, script or icon; only names that were read at the start."""
     return _page(request, name)
 
