@@ -184,3 +184,8 @@ def delta(
         ended_by_token=ended_by_token,
         logprobs=logprobs,
     )
+
+
+def streamed(tokenizer: TextTokenizer, ids: list[int]) -> str:
+    stream = tokenizer.stream()
+    return "".join(map(stream.push, ids)) + stream.flush()

@@ -10,16 +10,10 @@ import msgspec
 from contracts.engine import EngineInfo
 from contracts.errors import InvalidRequest, InvalidValue, ModelNotFound, clip
 from contracts.generation import GenerationRequest
-from contracts.openai.chat import (
-    AssistantMessage,
-    ChatCompletionRequest,
-    Content,
-    DeveloperMessage,
-    Message,
-    SystemMessage,
-)
+from contracts.openai.chat import ChatCompletionRequest
 from contracts.openai.completions import MAX_PROMPTS, CompletionRequest, Prompt
 from contracts.sampling import SamplingParams
+from service.chat_messages import template_messages
 from service.chat_template import ChatTemplate
 from service.prompts import encode_prompts
 from service.refusals import refuse_unsupported
@@ -159,39 +153,6 @@ def check_model(name: str | None, model: ServedModel) -> None:
         raise ModelNotFound(
             f"The model '{clip(name)}' is not served here. Served: {', '.join(model.names)}.", param="model"
         )
-
-
-def template_messages(messages: list[Message]) -> list[dict[str, str]]:
-    """Return messages as the template sees them: developer is system, parts are one text, unset keys are absent."""
-    rendered = []
-    for index, message in enumerate(messages):
-        path = f"messages[{index}]"
-        role = str(message.__struct_config__.tag)
-        content = content_text(message.content)
-        seen = {"role": "system" if isinstance(message, DeveloperMessage) else role}
-        if isinstance(message, AssistantMessage):
-            if message.content is None:
-                content = message.refusal or ""
-            if message.reasoning_content is not None:
-                reasoning = check_text(message.reasoning_content, f"{path}.reasoning_content")
-                seen |= {"reasoning_content": reasoning, "thinking": reasoning}
-        seen["content"] = check_text(content, f"{path}.content")
-        if isinstance(message, SystemMessage | DeveloperMessage) or message.__struct_config__.tag in (
-            "user",
-            "assistant",
-        ):
-            name = getattr(message, "name", None)
-            if name is not None:
-                seen["name"] = check_text(name, f"{path}.name")
-        rendered.append(seen)
-    return rendered
-
-
-def content_text(content: Content | None) -> str:
-    """Return the text of a message; the parts of a list follow each other unchanged."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text or "" for part in content)
 
 
 def chat_max_tokens(body: ChatCompletionRequest) -> int | None:
