@@ -40,7 +40,7 @@ async def client(engine: FakeEngine, settings: Settings) -> AsyncIterator[httpx.
     """Requests straight into the application, in this event loop; a stream arrives as one piece."""
     app = create_app(settings, engine)
     provider: EngineProvider = app.state.provider
-    transport = httpx.ASGITransport(app)
+    transport = httpx.ASGITransport(app)  # type: ignore[arg-type]  # Litestar narrows ASGI's own types
     async with provider.run(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         await provider.wait_until_loaded()
         yield client
