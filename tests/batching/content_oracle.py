@@ -39,7 +39,7 @@ class Context(msgspec.Struct, frozen=True):
 
 def mix(*parts: int) -> int:
     """A positive number that depends on all parts; the same in every process."""
-    return ((hash(parts) >> 3) & (_MASK >> 8)) | 1
+    return ((hash(parts) >> 8) & (_MASK >> 8)) + 1
 
 
 def sample_seed(seed: int, sample_index: int) -> int:

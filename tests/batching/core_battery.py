@@ -3,10 +3,96 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 
+from batching.block_pool import BlockPool
+from batching.block_table import BlockKey, BlockTable
 from batching.scheduler_config import SchedulerConfig
 from contracts.generation import GenerationRequest
 from tests.batching.core_world import World, small_config, small_request
+
+NUM_RANDOM = 120
+NUM_UNDER_PRESSURE = 8
+
+
+def battery() -> list[Callable[[], object]]:
+    """What every mutant must fail somewhere and the core must pass, cheapest first."""
+    scripted = [
+        end_of_a_prefix_is_evicted_first,
+        least_recently_used_content_is_evicted_first,
+        digests_are_not_trusted_alone,
+        second_request_finds_the_prefix_of_the_first,
+        samples_share_the_prompt,
+    ]
+    under_pressure = [partial(play_under_pressure, seed) for seed in range(NUM_UNDER_PRESSURE)]
+    return [*scripted, *under_pressure, *(partial(play, seed, 80) for seed in range(NUM_RANDOM))]
+
+
+def first_failure() -> Exception | None:
+    """Run the battery until something goes wrong."""
+    for part in battery():
+        try:
+            part()
+        except Exception as error:  # a bug may show itself in any way
+            return error
+    return None
+
+
+# ---- scripted
+
+
+def _cached_chain(pool: BlockPool, salt: str, num_blocks: int) -> list[BlockKey]:
+    """Compute and release a prefix of one-token blocks."""
+    table = BlockTable(1, salt)
+    table.extend_keys([0] * num_blocks, num_blocks)
+    block_ids = pool.allocate(num_blocks)
+    for block_id, key in zip(block_ids, table.keys, strict=True):
+        pool.register(block_id, key)
+    pool.release(block_ids)
+    return table.keys
+
+
+def end_of_a_prefix_is_evicted_first() -> None:
+    pool = BlockPool(3)
+    keys = _cached_chain(pool, "", 3)
+    pool.allocate(1)
+    assert len(pool.match(keys)) == 2
+
+
+def least_recently_used_content_is_evicted_first() -> None:
+    pool = BlockPool(4)
+    old, new = _cached_chain(pool, "old", 2), _cached_chain(pool, "new", 2)
+    pool.allocate(2)
+    assert (len(pool.match(old)), len(pool.match(new))) == (0, 2)
+
+
+def digests_are_not_trusted_alone() -> None:
+    pool = BlockPool(1)
+    pool.register(pool.allocate(1)[0], BlockKey(b"same", (0, 1)))
+    assert pool.match([BlockKey(b"same", (0, 0))]) == []
+
+
+def second_request_finds_the_prefix_of_the_first() -> None:
+    world = World(small_config())
+    for request_id in ("first", "second"):
+        world.submit(small_request(request_id, [0, 1, 0, 1, 1], max_tokens=2))
+        world.drain()
+    assert [log.num_cached_tokens for log in world.logs.values()] == [0, 4]
+
+
+def samples_share_the_prompt() -> None:
+    world = World(small_config(max_num_batched_tokens=16, enable_prefix_caching=False))
+    world.submit(small_request("r", [0, 1, 0, 1, 1], num_samples=3, max_tokens=8, ignore_eos=True))
+    world.step()
+    world.step()
+    tables = [log.sequence.block_table.block_ids for log in world.live]
+    assert len({tuple(block_ids[:2]) for block_ids in tables}) == 1
+    assert [len(block_ids) for block_ids in tables] == [3, 3, 3]
+    world.drain()
+
+
+# ---- random
 
 
 def random_config(rng: random.Random) -> SchedulerConfig:
@@ -22,9 +108,9 @@ def random_config(rng: random.Random) -> SchedulerConfig:
 
 
 def random_request(rng: random.Random) -> GenerationRequest:
-    is_endless, stop_token_ids = rng.choice([(False, ()), (True, ()), (True, ()), (True, ()), (True, ()), (True, (2,))])
+    is_endless, stop_token_ids = rng.choice([(False, ()), (True, ()), (True, ()), (True, ()), (True, (2,))])
     return small_request(
-        f"r{rng.randrange(12)}",
+        f"r{rng.randrange(8)}",
         [rng.randint(0, 1) for _ in range(rng.choice([1, 2, 2, 3, 3, 4, 5, 6, 8, 12]))],
         cache_salt=rng.choice(["", "a"]),
         num_samples=rng.choice([1, 1, 1, 2, 3]),
@@ -34,6 +120,7 @@ def random_request(rng: random.Random) -> GenerationRequest:
         ignore_eos=is_endless,
         stop_token_ids=stop_token_ids,
         presence_penalty=rng.choice([0.0, 0.0, 1.0]),
+        seed=rng.randrange(3),
     )
 
 
@@ -47,19 +134,41 @@ def play(seed: int, num_calls: int) -> World:
     return world
 
 
+def play_under_pressure(seed: int) -> World:
+    """Submit long requests of one priority to a pool that holds about one of them, and run them all to their end."""
+    rng = random.Random(seed)
+    world = World(
+        small_config(
+            num_blocks=rng.randint(11, 16),
+            block_size=1,
+            max_num_seqs=rng.randint(5, 7),
+            max_num_batched_tokens=64,
+            max_prefill_tokens_while_decoding=64,
+            enable_prefix_caching=False,
+            limits=(24, 20, 1000),
+        )
+    )
+    for number in range(12):
+        max_tokens = rng.choice([9, 10, 10, 10])
+        world.submit(small_request(f"r{number}", [number % 2], max_tokens=max_tokens, ignore_eos=True))
+        world.advance(0.1)
+    world.drain()
+    return world
+
+
 def _call(world: World, rng: random.Random) -> None:
     choice = rng.random()
     if choice < 0.2:
         world.submit(random_request(rng))
-    elif choice < 0.23:
-        world.abort(f"r{rng.randrange(12)}")
-    elif choice < 0.29:
+    elif choice < 0.24:
+        world.abort(f"r{rng.randrange(8)}")
+    elif choice < 0.3:
         world.advance(rng.choice([0.0, 0.5, 1.0, 2.0]))
-    elif choice < 0.31 and world.plan is None:
+    elif choice < 0.32 and world.plan is None:
         world.forget_all()
     elif world.plan is None:
         world.begin_step()
     elif choice < 0.98:
-        world.finish_step(frozenset({rng.randrange(4)} if rng.random() < 0.06 else ()))
+        world.finish_step(frozenset({rng.randrange(4)} if rng.random() < 0.1 else ()))
     else:
         world.fail_step()
