@@ -131,7 +131,7 @@ class ServerProcess:
             try:
                 model = self.target.model or asyncio.run(fetch_first_model(self.target.base_url))
                 target = msgspec.structs.replace(self.target, model=model)
-                record = loader.run(target, spec, Level(num_requests=1), "first answer")[0]
+                record = loader.run(target, spec, Level(num_requests=1), "first answer").records[0]
                 if record.error is None:
                     self.first_answer_s = record.finished_s - self._started_s
                     self.target = target

@@ -11,7 +11,7 @@ from typing import Self
 
 import uvloop
 
-from service.bench.records import RequestRecord
+from service.bench.records import LoadedRound
 from service.bench.runner import Level, Share, run_share
 from service.bench.workload import Target, WorkloadSpec
 
@@ -19,10 +19,12 @@ START_LEAD_S = 0.3
 """Between handing out the shares and the common start, so that no process begins late."""
 
 
-def run_share_blocking(share: Share) -> list[RequestRecord]:
+def run_share_blocking(share: Share) -> LoadedRound:
     """Run one share on an event loop of its own; the entry of a loader process."""
+    started_cpu_s = time.process_time()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run_share(share))
+        records = runner.run(run_share(share))
+    return LoadedRound(records=records, cpu_s=time.process_time() - started_cpu_s)
 
 
 class Loader:
@@ -46,8 +48,8 @@ class Loader:
         if self._executor is not None:
             self._executor.shutdown(cancel_futures=True)
 
-    def run(self, target: Target, spec: WorkloadSpec, level: Level, label: str) -> list[RequestRecord]:
-        """Run one level once and return its records in order of index."""
+    def run(self, target: Target, spec: WorkloadSpec, level: Level, label: str) -> LoadedRound:
+        """Run one level once; the records are in order of index."""
         lead_s = 0.0 if self._executor is None else START_LEAD_S
         start_at_s = time.monotonic() + lead_s
         shares = [
@@ -63,10 +65,8 @@ class Loader:
             )
             for first in range(self._num_processes)
         ]
-        mapped = map(run_share_blocking, shares) if self._executor is None else self._run_in_processes(shares)
-        return sorted((record for records in mapped for record in records), key=lambda record: record.index)
-
-    def _run_in_processes(self, shares: list[Share]) -> list[list[RequestRecord]]:
-        if self._executor is None:
-            return []
-        return list(self._executor.map(run_share_blocking, shares))
+        mapped = map if self._executor is None else self._executor.map
+        rounds = list(mapped(run_share_blocking, shares))
+        records = [record for one_round in rounds for record in one_round.records]
+        records.sort(key=lambda record: record.index)
+        return LoadedRound(records=records, cpu_s=sum(one_round.cpu_s for one_round in rounds))

@@ -46,3 +46,11 @@ class RequestRecord(msgspec.Struct, kw_only=True):
         if self.first_text_s is None or self.last_text_s is None or self.num_output_tokens < 2:
             return None
         return (self.last_text_s - self.first_text_s) / (self.num_output_tokens - 1)
+
+
+class LoadedRound(msgspec.Struct, frozen=True, kw_only=True):
+    """One level run once on one server."""
+
+    records: list[RequestRecord]
+    cpu_s: float = 0.0
+    """Processor time that the loader itself took; near its wall time, the loader was the bottleneck."""

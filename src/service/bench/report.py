@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from service.bench.metrics import LatencySummary, LevelSummary
 from service.bench.session import LevelResult, Session
 
-HEADINGS = ("load", "server", "requests", "tok/s", "req/s", "TTFT ms", "ITL ms", "TPOT ms", "end to end ms")
-MIN_WIDTH = 120
+HEADINGS = ("load", "server", "requests", "tok/s", "req/s", "TTFT ms", "ITL ms", "TPOT ms", "e2e ms")
+CAPTION = "tok/s: output tokens from first send to last byte. Latencies: p50 / p99."
+MIN_WIDTH = 140
+BUSY_FRACTION = 0.5
+"""Of one core, above which a loader says that it may be what limits the figures."""
 
 
 class TargetInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +53,11 @@ def build_table(results: Sequence[LevelResult]) -> Table:
     """One row per level and server; latencies are p50 / p99."""
     has_goodput = any(result.summary.goodput_requests_per_s is not None for result in results)
     has_ratio = any(result.speed_of_first_over_this is not None for result in results)
-    headings = [*HEADINGS, *(["goodput req/s"] if has_goodput else []), "failed"]
-    headings += ["first server is faster by"] if has_ratio else []
-    table = Table(title="output tokens/s from first send to last byte; latencies p50 / p99", title_justify="left")
+    headings = [*HEADINGS, *(["good/s"] if has_goodput else []), "failed"]
+    headings += ["A over this"] if has_ratio else []
+    table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "server" else "right")
+        table.add_column(heading, justify="left" if heading == "server" else "right", no_wrap=True)
     for result in results:
         table.add_row(*format_cells(result, has_goodput=has_goodput, has_ratio=has_ratio))
     return table
@@ -81,7 +85,9 @@ def format_cells(result: LevelResult, *, has_goodput: bool, has_ratio: bool) -> 
 
 def format_latency(latency: LatencySummary | None) -> str:
     """`p50 / p99` in milliseconds."""
-    return "-" if latency is None else f"{latency.p50_ms:,.1f} / {latency.p99_ms:,.1f}"
+    if latency is None:
+        return "-"
+    return " / ".join(f"{value:.2f}" if value < 10 else f"{value:,.0f}" for value in (latency.p50_ms, latency.p99_ms))
 
 
 def list_notes(result: LevelResult) -> list[str]:
@@ -93,6 +99,8 @@ def list_notes(result: LevelResult) -> list[str]:
         notes.append(f"{where}: {summary.num_short} answers are shorter than asked for: compare with care")
     if summary.num_without_usage:
         notes.append(f"{where}: {summary.num_without_usage} answers have no usage: their tokens are text events")
+    if result.loader_cpu_s > BUSY_FRACTION * summary.wall_s:
+        notes.append(f"{where}: the loader took {result.loader_cpu_s:.1f} s of processor in {summary.wall_s:.1f} s")
     return notes
 
 

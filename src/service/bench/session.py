@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from service.bench.metrics import LevelSummary, Ratio, Slo, pair_ratio, summarize
-from service.bench.records import RequestRecord
+from service.bench.records import LoadedRound
 from service.bench.runner import Level
 from service.bench.workload import Target, WorkloadSpec
 
@@ -16,8 +16,8 @@ from service.bench.workload import Target, WorkloadSpec
 class LevelLoader(Protocol):
     """What runs one level once; `Loader` outside tests."""
 
-    def run(self, target: Target, spec: WorkloadSpec, level: Level, label: str) -> list[RequestRecord]:
-        """Run one level against one server and return its records."""
+    def run(self, target: Target, spec: WorkloadSpec, level: Level, label: str) -> LoadedRound:
+        """Run one level against one server and return what it did."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +40,8 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     summary: LevelSummary
     """Over all rounds."""
     rounds: list[LevelSummary]
+    loader_cpu_s: float
+    """Processor time of the loader over all rounds, all its processes together."""
     speed_of_first_over_this: Ratio | None = None
     """Output tokens/s of the first server over this one's, round by round; None for the first server itself."""
 
@@ -55,7 +57,7 @@ def run_session(session: Session, loader: LevelLoader, announce: Callable[[str],
         if level.num_requests is None and level.duration_s is None:
             level = msgspec.structs.replace(level, num_requests=count_requests(level))
         _warm_up(session, loader, level, announce)
-        rounds: dict[str, list[list[RequestRecord]]] = {target.name: [] for target in session.targets}
+        rounds: dict[str, list[LoadedRound]] = {target.name: [] for target in session.targets}
         for round_index in range(session.num_rounds):
             for target in session.targets:
                 announce(f"load {level.name}, round {round_index + 1} of {session.num_rounds}, {target.name}")
@@ -76,16 +78,18 @@ def _warm_up(session: Session, loader: LevelLoader, level: Level, announce: Call
         loader.run(target, session.spec, warm_level, f"{level.name}/warm-up")
 
 
-def _judge(session: Session, level: Level, rounds: dict[str, list[list[RequestRecord]]]) -> Iterator[LevelResult]:
+def _judge(session: Session, level: Level, rounds: dict[str, list[LoadedRound]]) -> Iterator[LevelResult]:
     first_speeds: Sequence[float] = []
     for position, target in enumerate(session.targets):
-        summaries = [summarize([records], session.slo) for records in rounds[target.name]]
+        records = [one_round.records for one_round in rounds[target.name]]
+        summaries = [summarize([one_round], session.slo) for one_round in records]
         speeds = [summary.output_tokens_per_s for summary in summaries]
         first_speeds = speeds if position == 0 else first_speeds
         yield LevelResult(
             level=level.name,
             target=target.name,
-            summary=summarize(rounds[target.name], session.slo),
+            summary=summarize(records, session.slo),
             rounds=summaries,
+            loader_cpu_s=sum(one_round.cpu_s for one_round in rounds[target.name]),
             speed_of_first_over_this=pair_ratio(first_speeds, speeds) if position else None,
         )
