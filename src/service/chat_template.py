@@ -21,6 +21,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.errors import InvalidRequest, ModelNotUsable, clip
+from service.control_pattern import compile_any
 from service.tokenizer import TextPart, TextTokenizer, read_json_object
 
 MAX_RENDERED_CHARS = 4 * 1024 * 1024
@@ -47,8 +48,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, special_tokens: Mapping[str, str], control_tokens: Sequence[str]) -> None:
         self._special_tokens = dict(special_tokens)
-        longest_first = sorted(control_tokens, key=len, reverse=True)
-        self._control_pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._control_pattern = compile_any(control_tokens)
         try:
             self._template = _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:

@@ -26,6 +26,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens_param: str
     prompt_param: str
     num_logprobs: int | None
+    stop_token_ids: tuple[int, ...] = ()
+    """Ids that end the text beside those of the request's own field."""
 
 
 def num_window_tokens(info: EngineInfo) -> int:
@@ -93,7 +95,7 @@ def sampling_params(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
         ignore_eos=bool(body.ignore_eos),
-        stop_token_ids=stop_ids(body.stop_token_ids, info.vocab_size),
+        stop_token_ids=stop_ids(body.stop_token_ids, wanted.stop_token_ids, info.vocab_size),
         num_logprobs=wanted.num_logprobs,
     )
 
@@ -113,15 +115,15 @@ def logit_bias_pairs(logit_bias: dict[str, float] | None, vocab_size: int) -> tu
     return tuple(pairs)
 
 
-def stop_ids(token_ids: list[int] | None, vocab_size: int) -> tuple[int, ...]:
-    """Return the distinct stop token ids; each must be below vocab_size."""
+def stop_ids(token_ids: list[int] | None, more_ids: tuple[int, ...], vocab_size: int) -> tuple[int, ...]:
+    """Return the distinct stop token ids; each that a caller gives must be below vocab_size."""
     for index, token_id in enumerate(token_ids or []):
         if token_id >= vocab_size:
             raise InvalidValue(
                 f"'stop_token_ids[{index}]' is {token_id}, but token ids go from 0 to {vocab_size - 1}.",
                 param=f"stop_token_ids[{index}]",
             )
-    return tuple(dict.fromkeys(token_ids or []))
+    return tuple(dict.fromkeys([*(token_ids or []), *more_ids]))
 
 
 def _or(value: float | None, default: float) -> float:

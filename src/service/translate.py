@@ -72,12 +72,14 @@ def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: 
             f"The model '{model.names[0]}' is a base model without a chat template. Use /v1/completions.",
             param="messages",
         )
+    strings = stop_strings(body.stop)
     wanted = Wanted(
         max_tokens=chat_max_tokens(body),
         default_max_tokens=None,
         max_tokens_param="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
         prompt_param="messages",
         num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        stop_token_ids=control_stop_ids(strings, model.tokenizer),
     )
     parts = model.template.render_parts(template_messages(body.messages))
     least = sum(model.tokenizer.min_num_tokens(part.text) for part in parts)
@@ -88,7 +90,7 @@ def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: 
     sampling = sampling_params(body, wanted, len(token_ids), model.info, limits.default_seed)
     return TextRequest(
         generation=generation_request(body, token_ids, sampling, request_id, limits),
-        stop_strings=stop_strings(body.stop),
+        stop_strings=strings,
         wants_logprobs=wanted.num_logprobs is not None,
         num_top_logprobs=wanted.num_logprobs or 0,
         num_prompt_tokens=len(token_ids),
@@ -101,12 +103,14 @@ def translate_completion(
     """Check a completion request and make one engine request per prompt; choice index = prompt * n + sample."""
     refuse_unsupported(body)
     check_model(body.model, model)
+    strings = stop_strings(body.stop)
     wanted = Wanted(
         max_tokens=body.max_tokens,
         default_max_tokens=DEFAULT_COMPLETION_TOKENS,
         max_tokens_param="max_tokens",
         prompt_param="prompt",
         num_logprobs=body.logprobs,
+        stop_token_ids=control_stop_ids(strings, model.tokenizer),
     )
     num_samples = body.n or 1
     check_fan_out(body.prompt, num_samples)
@@ -119,7 +123,7 @@ def translate_completion(
         requests.append(
             TextRequest(
                 generation=generation_request(body, prompt.token_ids, sampling, one_id, limits),
-                stop_strings=stop_strings(body.stop),
+                stop_strings=strings,
                 echo_text=prompt.text,
                 wants_logprobs=body.logprobs is not None,
                 num_top_logprobs=body.logprobs or 0,
@@ -172,6 +176,12 @@ def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
     for string in strings:
         check_text(string, "stop")
     return tuple(dict.fromkeys(strings))
+
+
+def control_stop_ids(strings: tuple[str, ...], tokenizer: TextTokenizer) -> tuple[int, ...]:
+    """Return the ids of stop strings that are control tokens: they have no text in which they could be found."""
+    ids = (tokenizer.control_id(string) for string in strings)
+    return tuple(token_id for token_id in ids if token_id is not None)
 
 
 def generation_request(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import ModelNotUsable
-from service.tokenizer import TextPart, TextTokenizer
+from service.tokenizer import MAX_CHARS_UNDER_GIL, TextPart, TextTokenizer
 from tests.fakes_text import (
     SPECIAL_NAMES,
     SPECIAL_TOKENS,
@@ -55,6 +55,13 @@ def test_special_token_has_bytes_but_no_streamed_text() -> None:
     special = BYTE_LEVEL.encode("<|im_end|>", add_special_tokens=False)
     assert (BYTE_LEVEL.token_bytes(special[0]), streamed(BYTE_LEVEL, special)) == (b"<|im_end|>", "")
     assert BYTE_LEVEL.is_special(special[0])
+
+
+@pytest.mark.parametrize("num_chars", [MAX_CHARS_UNDER_GIL, MAX_CHARS_UNDER_GIL + 1])
+def test_long_text_is_tokenised_as_short_text_is(num_chars: int) -> None:
+    tokenizer = byte_level_tokenizer(add_bos=True)
+    ids = tokenizer.encode("x" * num_chars, add_special_tokens=True)
+    assert ids == tokenizer.encode("", add_special_tokens=True) + tokenizer.encode("x", False) * num_chars
 
 
 def test_post_processor_adds_the_first_token_only_when_asked() -> None:

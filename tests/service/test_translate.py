@@ -142,6 +142,12 @@ def test_stop_strings_are_distinct(stop: object, expected: tuple[str, ...]) -> N
     assert chat(stop=stop).stop_strings == expected
 
 
+def test_stop_string_that_is_a_control_token_stops_at_the_token() -> None:
+    request = chat(stop=["<|im_end|>", "x"], stop_token_ids=[3])
+    assert request.generation.sampling.stop_token_ids == (3, MODEL.tokenizer.control_id("<|im_end|>"))
+    assert request.stop_strings == ("<|im_end|>", "x")
+
+
 @pytest.mark.parametrize("name", [None, "tiny", "org/tiny"])
 def test_served_names_are_known(name: str | None) -> None:
     assert chat(model=name).generation.request_id == "id"
