@@ -35,6 +35,7 @@ OPEN_HANDLERS = frozenset(
         ("src/batching/async_engine.py", "_run"),
         ("src/batching/engine.py", "execute_isolated"),
         ("src/batching/engine.py", "_execute_alone"),
+        ("src/service/engine_provider.py", "_load"),
         ("src/service/routes/generation.py", "_events"),
     }
 )

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from contracts.engine import Engine, EngineInfo
-from contracts.errors import EngineDead, OverloadError, StartupError
+from contracts.errors import EngineDead, ModelNotUsable, OverloadError, StartupError
 from contracts.settings import EngineSettings, ServerSettings, Settings
 from service.chat_template import ChatTemplate
 from service.tokenizer import TextTokenizer
@@ -115,9 +115,15 @@ class EngineProvider:
             self._engine = await self._start_engine(self._settings.engine, self._hooks.on_progress)
             model = await asyncio.to_thread(load_served_model, self._engine.info)
         except StartupError as error:
-            self._failure = error
-            _log.error("startup_failed", reason=error.message)
-            self._hooks.on_failure(error)
+            self._fail(error)
+            return
+        except Exception as error:  # the top handler of loading: nobody else would hear of it
+            failure = ModelNotUsable(
+                f"The model could not be loaded: {type(error).__name__}: {error}. The checkpoint may be damaged; "
+                "`quire -v serve` shows where it failed."
+            )
+            failure.__cause__ = error
+            self._fail(failure)
             return
         self._serving = Serving(
             engine=self._engine,
@@ -130,6 +136,11 @@ class EngineProvider:
         )
         _log.info("model_ready", model=self._engine.info.model_name, device=self._engine.info.device)
         self._hooks.on_ready(self._engine.info)
+
+    def _fail(self, error: StartupError) -> None:
+        self._failure = error
+        _log.error("startup_failed", reason=error.message)
+        self._hooks.on_failure(error)
 
 
 def load_served_model(info: EngineInfo) -> ServedModel:
