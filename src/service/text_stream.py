@@ -51,7 +51,11 @@ class TextPieces(dict[int, str | bytes]):
 
 
 class ByteTextStream:
-    """Owner: one sample. Holds at most the three bytes of an incomplete character."""
+    """Owner: one sample. Holds at most the three bytes of an incomplete character.
+
+    Equal to a whole decode, but for byte-fallback tokens that are no UTF-8: the library then marks every byte of the
+    run as U+FFFD, which no stream can know in time; here the whole characters of the run stay.
+    """
 
     __slots__ = ("_num_spaces_to_strip", "_pending", "_pieces")
 
