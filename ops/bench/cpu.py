@@ -83,13 +83,25 @@ def main(**options: Any) -> None:
         raise click.ClickException(str(failure)) from None
     print_results(console, results)
     loop = run_generate_loop(cpu) if cpu.loop_requests else None
-    command = f"python -m ops.bench.cpu {shlex.join(sys.argv[1:])}"
-    run = CpuRun(model=cpu.model, dtype=cpu.dtype, command=command, servers=servers, results=results, loop=loop)
+    run = CpuRun(
+        model=cpu.model,
+        dtype=cpu.dtype,
+        command=describe_command(cpu.model),
+        servers=servers,
+        results=results,
+        loop=loop,
+    )
     print(f"\n{render_markdown(run)}")
     if cpu.json is not None:
         cpu.json.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=2))
     if any(result.summary.num_failed for result in results):
         raise click.exceptions.Exit(1)
+
+
+def describe_command(model: str) -> str:
+    """The command line as notes keep it: without the directories of this machine."""
+    arguments = shlex.join(sys.argv[1:]).replace(model, Path(model).name)
+    return f"python -m ops.bench.cpu {arguments.replace(sys.executable, 'python')}"
 
 
 def build_spec(cpu: CpuOptions) -> WorkloadSpec:

@@ -69,7 +69,7 @@ def render_markdown(run: CpuRun) -> str:
         _join(["---"] * len(headings)),
         *(_join(row) for row in rows),
         "",
-        "What changed: ",
+        "What changed:",
     ]
     return "\n".join(lines)
 
