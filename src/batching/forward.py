@@ -20,8 +20,9 @@ from contracts.sampling import SamplingParams
 log = structlog.get_logger("quire.engine")
 
 PROBE_LEN = 7
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2}
-"""Largest accepted difference of probe logits, as a fraction of their largest magnitude."""
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
+"""Largest accepted relative difference (2-norm) of the probe logits. A wrong pass is off by about 1; bfloat16 rounds
+at other places than transformers does (the fused residual stream is float32), which random deep models amplify."""
 
 
 class Forward(Protocol):
@@ -89,7 +90,7 @@ def _proven_fused(
         return None
     expected = _probe_logits(generic, pool)
     fused = FusedForward(loaded, pool, backend)  # type: ignore[arg-type]
-    difference = (_probe_logits(fused, pool) - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
+    difference = (_probe_logits(fused, pool) - expected).norm() / expected.norm().clamp_min(1e-6)
     if float(difference) <= _TOLERANCE[loaded.dtype]:
         return fused
     log.warning("fused_forward_rejected", difference=float(difference), model=loaded.name)
