@@ -17,7 +17,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from opentelemetry import propagate, trace
 
-from contracts.errors import QuireError, clip
+from contracts.errors import InvalidRequest, QuireError, clip
 from service.error_responses import ForbiddenOrigin, HeadersTooLarge, UriTooLong, encode_error, error_headers
 
 MAX_HEADERS = 64
@@ -69,13 +69,15 @@ def accept_request_id(given: bytes | None) -> str:
 
 
 def check_limits(scope: Scope) -> None:
-    """Refuse more or longer headers than any honest client sends."""
+    """Refuse more, longer or more ambiguous headers than any honest client sends."""
     uri_len = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     if uri_len > MAX_URI_BYTES:
         raise UriTooLong(f"The URI has {uri_len} bytes, the limit is {MAX_URI_BYTES}; shorten it.")
     sizes = [len(name) + len(value) for name, value in scope["headers"]]
     if len(sizes) > MAX_HEADERS:
         raise HeadersTooLarge(f"There are {len(sizes)} headers, the limit is {MAX_HEADERS}; send fewer.")
+    if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+        raise InvalidRequest("There are several Host headers; send one.")
     size = sum(sizes)
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size} bytes, the limit is {MAX_HEADER_BYTES}; send less.")

@@ -118,7 +118,9 @@ class TestRequestId:
 
     @pytest.mark.parametrize("given", ["", "a b", "a" * 65, "\u00e9".encode(), "a\tb", '"}', "\x1b[31m", "x\u0000"])
     async def test_other_ids_are_replaced(self, client: httpx.AsyncClient, given: str | bytes) -> None:
-        reply = await client.get("/health", headers=[(b"x-request-id", given if isinstance(given, bytes) else given.encode())])
+        reply = await client.get(
+            "/health", headers=[(b"x-request-id", given if isinstance(given, bytes) else given.encode())]
+        )
         assert re.fullmatch(r"req_[0-9a-f]{32}", reply.headers["x-request-id"])
 
     async def test_streams_have_one_too(self, client: httpx.AsyncClient) -> None:
@@ -165,9 +167,7 @@ class TestWhoMayAsk:
     @pytest.mark.parametrize(
         "origin", ["http://evil.com", "null", "https://localhost.evil.com", "http://localhost:3000", "x", "http://["]
     )
-    async def test_pages_of_other_sites_are_refused(
-        self, client: httpx.AsyncClient, method: str, origin: str
-    ) -> None:
+    async def test_pages_of_other_sites_are_refused(self, client: httpx.AsyncClient, method: str, origin: str) -> None:
         reply = await client.request(method, "/v1/models", headers={"origin": origin})
         assert reply.status_code == 403
 

@@ -29,7 +29,8 @@ async def test_id_with_a_slash_is_found_plain_and_escaped(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize(
-    "path", ["other", "fake", "fake/model/x", "..%2F..%2Fetc%2Fpasswd", "%00", "x" * 300, "%2e%2e/%2e%2e", "fake%5Cmodel"]
+    "path",
+    ["other", "fake", "fake/model/x", "..%2F..%2Fetc%2Fpasswd", "%00", "x" * 300, "%2e%2e/%2e%2e", "fake%5Cmodel"],
 )
 async def test_unknown_id_is_model_not_found(client: httpx.AsyncClient, path: str) -> None:
     reply = await client.get(f"/v1/models/{path}")

@@ -1,0 +1,138 @@
+"""The application as a whole: what it imports, what it logs, what it traces."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from contracts.settings import Settings
+from service.app import create_app
+from tests.fakes import FakeEngine, say
+
+CHAT = "/v1/chat/completions"
+BODY = {"messages": [{"role": "user", "content": "the-secret-prompt"}]}
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+
+
+def test_the_service_never_imports_torch() -> None:
+    code = "import sys, service.app; sys.exit(sum(name in sys.modules for name in ('torch', 'transformers')))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_debug_is_off_whatever_the_environment_says(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITESTAR_DEBUG", "1")
+    app = create_app(Settings(), engine)
+    assert not app.debug
+
+
+class TestLog:
+    @pytest.fixture
+    def lines(self) -> Iterator[list[Any]]:
+        with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+            yield lines
+
+    @pytest.mark.parametrize("is_stream", [True, False])
+    async def test_each_generation_leaves_one_line_of_numbers(
+        self, client: httpx.AsyncClient, engine: FakeEngine, lines: list[Any], is_stream: bool
+    ) -> None:
+        engine.num_cached_tokens = 16
+        reply = await client.post(CHAT, json=BODY | {"stream": is_stream}, headers={"x-request-id": "r1"})
+        (line,) = [line for line in lines if line["event"] == "request_finished"]
+        assert line.pop("total_ms") > 0
+        assert line.pop("response_id") in reply.text
+        assert line == {
+            "event": "request_finished",
+            "log_level": "info",
+            "request_id": "r1",
+            "path": CHAT,
+            "model": "fake/model",
+            "stream": is_stream,
+            "status": 200,
+            "prompt_tokens": len(engine.requests[0].prompt_token_ids),
+            "completion_tokens": 7,
+            "cached_tokens": 16,
+            "queue_ms": 250.0,
+            "ttft_ms": 500.0,
+            "finish_reason": "stop",
+        }
+
+    async def test_neither_prompt_nor_answer_is_logged(
+        self, client: httpx.AsyncClient, engine: FakeEngine, lines: list[Any]
+    ) -> None:
+        engine.script = say("the-secret-answer")
+        await client.post(CHAT, json=BODY)
+        await client.post(CHAT, json=BODY | {"n": "the-secret-number"})
+        engine.fail_after = 1
+        await client.post(CHAT, json=BODY)
+        assert lines
+        assert "secret" not in str(lines)
+
+    async def test_failure_is_logged_with_its_cause_and_status(
+        self, client: httpx.AsyncClient, engine: FakeEngine, lines: list[Any]
+    ) -> None:
+        engine.fail_after = 1
+        await client.post(CHAT, json=BODY | {"stream": True})
+        assert [line["status"] for line in lines if line["event"] == "request_finished"] == [500]
+        assert [line["reason"] for line in lines if line["event"] == "generation_failed"] == [
+            "CUDA error at 0x7f00 in /srv/engine.py"
+        ]
+
+
+class TestSpan:
+    @pytest.fixture
+    def exporter(self, monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+        """Spans of this test; the provider is handed to the application in place of the global one."""
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr("service.middleware.trace.get_tracer", provider.get_tracer)
+        return exporter
+
+    @pytest.fixture
+    def traced(self, exporter: InMemorySpanExporter, client: httpx.AsyncClient) -> httpx.AsyncClient:
+        return client
+
+    @pytest.mark.parametrize("is_stream", [True, False])
+    async def test_one_span_for_each_request_named_by_its_route(
+        self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient, is_stream: bool
+    ) -> None:
+        await traced.post(CHAT, json=BODY | {"stream": is_stream}, headers={"x-request-id": "r1"})
+        (span,) = exporter.get_finished_spans()
+        assert span.name == "POST /v1/chat/completions"
+        assert dict(span.attributes or {}) == {
+            "http.request.method": "POST",
+            "http.route": "/v1/chat/completions",
+            "http.response.status_code": 200,
+            "quire.request_id": "r1",
+        }
+
+    async def test_traceparent_is_continued(self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient) -> None:
+        await traced.get("/health", headers={"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"})
+        (span,) = exporter.get_finished_spans()
+        assert span.context is not None
+        assert f"{span.context.trace_id:032x}" == TRACE_ID
+
+    @pytest.mark.parametrize("traceparent", ["", "garbage", "00-0-0-01", "x" * 5000])
+    async def test_bad_traceparent_is_dropped(
+        self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient, traceparent: str
+    ) -> None:
+        reply = await traced.get("/health", headers={"traceparent": traceparent})
+        assert reply.status_code == 200
+        assert exporter.get_finished_spans()[0].parent is None
+
+    async def test_unknown_paths_do_not_become_names(
+        self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient
+    ) -> None:
+        await traced.get("/nope/123")
+        assert [span.name for span in exporter.get_finished_spans()] == ["GET"]
