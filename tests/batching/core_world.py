@@ -107,7 +107,6 @@ class World:
         self.logs: dict[int, SampleLog] = {}
         self.plan: SchedulerOutput | None = None
         self.num_admissions = 0
-        self.used_ids: set[str] = set()
         self.values_by_digest: dict[bytes, int] = {}
 
     # ---- what the caller sees

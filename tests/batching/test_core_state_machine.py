@@ -73,13 +73,25 @@ class CoreMachine(RuleBasedStateMachine):
         )
         self.world.submit(request)
 
+    @rule(
+        request_ids=st.lists(st.sampled_from(REQUEST_IDS), min_size=2, max_size=5, unique=True),
+        prompt=st.lists(st.integers(0, 1), min_size=1, max_size=4),
+        max_tokens=st.integers(4, 14),
+        seed=st.integers(0, 3),
+    )
+    def submit_what_needs_more_blocks_than_there_are(
+        self, request_ids: list[str], prompt: list[int], max_tokens: int, seed: int
+    ) -> None:
+        for request_id in request_ids:
+            self.world.submit(small_request(request_id, prompt, max_tokens=max_tokens, seed=seed, ignore_eos=True))
+
     @precondition(lambda self: self.world.plan is None)
     @rule()
     def step(self) -> None:
         self.world.step()
 
     @precondition(lambda self: self.world.plan is None)
-    @rule(count=st.integers(2, 6))
+    @rule(count=st.integers(2, 12))
     def several_steps(self, count: int) -> None:
         for _ in range(count):
             self.world.step()

@@ -1,0 +1,111 @@
+"""Breadth-first search through every history of a small World, up to a depth, each distinct state once.
+
+Two histories that lead to the same books, tables and KV content have the same futures, so only one is followed; time
+stands still, and counts that nothing depends on are left out of the comparison.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from contracts.generation import GenerationRequest
+from tests.batching.core_world import SampleLog, World
+
+BROKEN = frozenset({0})
+
+
+@dataclass
+class Reached:
+    """What a search came across."""
+
+    num_states: int = 0
+    num_preemptions: int = 0
+    num_cached_tokens: int = 0
+
+    def add(self, world: World) -> None:
+        self.num_states += 1
+        self.num_preemptions = max(self.num_preemptions, world.scheduler.counters.num_preemptions)
+        self.num_cached_tokens = max(self.num_cached_tokens, world.scheduler.counters.num_cached_tokens)
+
+
+class SmallWorld(World):
+    """A World whose requests come from a list, in order."""
+
+    upcoming: list[GenerationRequest]
+
+    def submit_next(self) -> None:
+        self.submit(self.upcoming.pop(0))
+
+
+def actions(world: SmallWorld) -> Iterator[partial[Any]]:
+    """Everything that can happen next, as unbound calls: they are made on copies of this world."""
+    if world.upcoming:
+        yield partial(SmallWorld.submit_next)
+    for request_id in sorted({log.request.request_id for log in world.live}):
+        yield partial(World.abort, request_id=request_id)
+    if world.plan is not None:
+        yield partial(World.finish_step)
+        yield partial(World.finish_step, broken_rows=BROKEN)
+        yield partial(World.fail_step)
+    elif world.scheduler.has_work:
+        yield partial(World.begin_step)
+        yield partial(World.step)
+        yield partial(World.step, broken_rows=BROKEN)
+
+
+def _sample_state(log: SampleLog) -> Hashable:
+    sequence = log.sequence
+    table = sequence.block_table
+    place = (sequence.status, tuple(table.block_ids), sequence.num_computed_tokens, table.num_registered)
+    return (*place, tuple(sequence.token_ids), sequence.num_preemptions, log.finish_reason)
+
+
+def state(world: SmallWorld) -> Hashable:
+    """What the future depends on; sequence ids follow from the order of submission."""
+    scheduler, pool = world.scheduler, world.scheduler.pool
+    return (
+        len(world.upcoming),
+        tuple(_sample_state(log) for log in world.logs.values()),
+        tuple(sequence.seq_id for sequence in scheduler._running),
+        tuple(scheduler._release_after_step),
+        tuple(scheduler._blocks_to_clear),
+        frozenset(scheduler._suspect_blocks),
+        tuple((row.seq_id, row.start, len(row.token_ids)) for row in world.plan.sequences) if world.plan else None,
+        tuple(pool._free),
+        tuple(pool._num_refs),
+        tuple(key and key.digest for key in pool._keys),
+        tuple(world.model.values),
+    )
+
+
+def search(world: SmallWorld, depth: int) -> Reached:
+    """Follow all histories of `depth` calls, and drain what each of them leads to."""
+    reached, seen = Reached(), {hash(state(world))}
+    frontier = [pickle.dumps(world)]
+    for _ in range(depth):
+        frontier = [pickle.dumps(child) for child in _new_children(frontier, seen, reached)]
+    for packed in frontier:
+        _unpack(packed).drain()
+    return reached
+
+
+def _new_children(frontier: list[bytes], seen: set[int], reached: Reached) -> Iterator[SmallWorld]:
+    for packed in frontier:
+        for action in actions(_unpack(packed)):
+            child = _unpack(packed)
+            action(child)
+            fingerprint = hash(state(child))
+            if fingerprint not in seen:
+                seen.add(fingerprint)
+                reached.add(child)
+                yield child
+
+
+def _unpack(packed: bytes) -> SmallWorld:
+    world = pickle.loads(packed)  # noqa: S301  # made a moment ago by `search`
+    assert isinstance(world, SmallWorld)
+    return world
