@@ -20,6 +20,7 @@ from contracts.settings import ServerSettings
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CONTROL_IN_TRACEBACK = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_FIRST_KEYS = ("timestamp", "level", "event")
 _EXPECTED_FOREIGN = ("Embedded server is experimental!",)
 
 
@@ -67,9 +68,9 @@ def is_json_wanted(log_format: Literal["auto", "console", "json"], stream: TextI
 
 
 def encode_json_line(event: EventDict) -> bytes:
-    """One event as JSON without a line break; values that JSON does not know appear as their repr."""
+    """One event as JSON without a line break, time and name first; what JSON does not know appears as its repr."""
     try:
-        return msgspec.json.encode(event, enc_hook=repr)
+        return msgspec.json.encode({key: event[key] for key in _FIRST_KEYS if key in event} | event, enc_hook=repr)
     except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
         return msgspec.json.encode({_escape(str(key)): _escape(repr(value)) for key, value in event.items()})
 

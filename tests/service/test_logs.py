@@ -66,6 +66,12 @@ def test_event_is_one_json_line_with_its_context() -> None:
     )
 
 
+def test_time_level_and_name_come_first() -> None:
+    stream = configured()
+    structlog.get_logger().info("request_finished", path="/")
+    assert list(json.loads(stream.text)) == ["timestamp", "level", "event", "path"]
+
+
 def test_library_lines_come_in_the_same_form() -> None:
     stream = configured()
     structlog.contextvars.bind_contextvars(request_id="r1")
