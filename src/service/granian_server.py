@@ -80,6 +80,7 @@ class GranianServer:
         server.stop()  # type: ignore[no-untyped-call]
         provider: EngineProvider = self._app.state.provider
         if provider.is_loaded:
+            log.info("server_draining", grace_s=STREAM_GRACE_S)
             await provider.serving.engine.drain(STREAM_GRACE_S)
         await asyncio.wait({serving}, timeout=_FLUSH_GRACE_S)
         if not serving.done():
