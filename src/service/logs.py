@@ -70,7 +70,8 @@ def is_json_wanted(log_format: Literal["auto", "console", "json"], stream: TextI
 def encode_json_line(event: EventDict) -> bytes:
     """One event as JSON without a line break, time and name first; what JSON does not know appears as its repr."""
     try:
-        return msgspec.json.encode({key: event[key] for key in _FIRST_KEYS if key in event} | event, enc_hook=repr)
+        ordered = {**{key: event[key] for key in _FIRST_KEYS if key in event}, **event}
+        return msgspec.json.encode(ordered, enc_hook=repr)
     except (UnicodeEncodeError, TypeError, ValueError, RecursionError):
         return msgspec.json.encode({_escape(str(key)): _escape(repr(value)) for key, value in event.items()})
 
