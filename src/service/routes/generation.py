@@ -146,8 +146,8 @@ async def _events(generation: GenerationStream, form: ReplyForm, outcome: Outcom
         outcome.status = 500
         yield event(encode_error(InternalError(INTERNAL_ERROR)))
         return
-    outcome.status = 200
     yield form.closing(generation.usage()) + DONE
+    outcome.status = 200
 
 
 class JsonReply:
