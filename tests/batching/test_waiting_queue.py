@@ -1,0 +1,85 @@
+"""What the waiting queue promises: the order, lazy removal and an exact count of tokens."""
+
+from __future__ import annotations
+
+from batching.block_table import BlockTable
+from batching.sequence import Sequence, SequenceStatus
+from batching.waiting_queue import WaitingQueue
+from tests.batching.core_world import small_request
+
+
+def sequence(seq_id: int, order: float, num_tokens: int = 1) -> Sequence:
+    return Sequence(
+        seq_id,
+        small_request(f"r{seq_id}", [0] * num_tokens),
+        0,
+        block_table=BlockTable(2, ""),
+        stop_ids=frozenset(),
+        submitted_s=0.0,
+        order=order,
+    )
+
+
+def queue_of(*sequences: Sequence) -> WaitingQueue:
+    queue = WaitingQueue()
+    for waiting in sequences:
+        queue.push(waiting)
+    return queue
+
+
+def drained(queue: WaitingQueue) -> list[int]:
+    seq_ids = []
+    while (head := queue.peek()) is not None:
+        seq_ids.append(head.seq_id)
+        queue.remove(head)
+    return seq_ids
+
+
+def test_smallest_order_goes_first() -> None:
+    assert drained(queue_of(sequence(1, 5.0), sequence(2, 3.0), sequence(3, 4.0))) == [2, 3, 1]
+
+
+def test_equals_go_in_order_of_arrival() -> None:
+    assert drained(queue_of(sequence(1, 1.0), sequence(2, 1.0), sequence(3, 1.0))) == [1, 2, 3]
+
+
+def test_peek_leaves_the_head_in_place() -> None:
+    queue = queue_of(sequence(1, 1.0))
+    assert queue.peek() is queue.peek()
+    assert len(queue) == 1
+
+
+def test_empty_queue_has_no_head() -> None:
+    assert queue_of().peek() is None
+
+
+def test_sequence_removed_from_the_middle_never_comes_up() -> None:
+    middle = sequence(2, 2.0)
+    queue = queue_of(sequence(1, 1.0), middle, sequence(3, 3.0))
+    queue.remove(middle)
+    assert [waiting.seq_id for waiting in queue] == [1, 3]
+    assert drained(queue) == [1, 3]
+
+
+def test_pushed_again_it_returns_to_its_old_place_once() -> None:
+    old = sequence(1, 1.0)
+    queue = queue_of(old, sequence(2, 2.0))
+    queue.remove(old)
+    queue.push(old)
+    assert drained(queue) == [1, 2]
+
+
+def test_tokens_are_counted_while_they_wait() -> None:
+    long, short = sequence(1, 1.0, num_tokens=7), sequence(2, 2.0, num_tokens=2)
+    queue = queue_of(long, short)
+    assert queue.num_tokens == 9
+    queue.remove(long)
+    queue.remove(long)
+    assert queue.num_tokens == 2
+
+
+def test_pushed_sequence_is_waiting() -> None:
+    parked = sequence(1, 1.0)
+    parked.status = SequenceStatus.PARKED
+    queue_of(parked)
+    assert parked.status is SequenceStatus.WAITING
