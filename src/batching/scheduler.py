@@ -75,7 +75,8 @@ class Scheduler:
         order = now_s + request.priority * self.config.priority_ageing_s
         samples = [self._new_sequence(request, index, now_s, order) for index in range(request.num_samples)]
         self._requests[request.request_id] = samples
-        self._earliest_deadline_s = min(self._earliest_deadline_s, samples[0].deadline_s or math.inf)
+        deadline_s = math.inf if samples[0].deadline_s is None else samples[0].deadline_s
+        self._earliest_deadline_s = min(self._earliest_deadline_s, deadline_s)
         self.counters.num_requests += 1
         self.counters.num_prompt_tokens += len(request.prompt_token_ids)
         self.waiting.push(samples[0])

@@ -58,7 +58,7 @@ def small_request(request_id: str, prompt: list[int], **options: object) -> Gene
     return GenerationRequest(
         request_id=request_id,
         prompt_token_ids=prompt,
-        sampling=SamplingParams(**inner),  # type: ignore[arg-type]
+        sampling=SamplingParams(**{"max_tokens": 8, **inner}),  # type: ignore[arg-type]
         **outer,  # type: ignore[arg-type]
     )
 
@@ -115,6 +115,11 @@ class World:
     def live(self) -> list[SampleLog]:
         return [log for log in self.logs.values() if log.finish_reason is None]
 
+    def log_of(self, request_id: str, sample_index: int = 0) -> SampleLog:
+        """The newest sample of that name, live or ended."""
+        logs = [log for log in self.logs.values() if log.request.request_id == request_id]
+        return next(log for log in reversed(logs) if log.sample_index == sample_index)
+
     def root(self, request: GenerationRequest) -> int:
         return mix(*(request.cache_salt if self.config.enable_prefix_caching else request.request_id).encode())
 
@@ -142,6 +147,10 @@ class World:
             invariants.refusal_changed_nothing(before, invariants.books(self))
         self.check()
         return refusal is None
+
+    def admit(self, request_id: str, prompt: list[int], **options: object) -> None:
+        """Submit an endless request that must be admitted."""
+        assert self.submit(small_request(request_id, prompt, ignore_eos=True, **options))
 
     def _log_samples(self, request: GenerationRequest) -> None:
         config, root = self.config, self.root(request)
@@ -184,6 +193,12 @@ class World:
             invariants.i15_wait_and_preemptions_are_bounded(self)
         self.check()
         return self.plan
+
+    def planned(self) -> SchedulerOutput:
+        """Begin a step that must have something to do."""
+        plan = self.begin_step()
+        assert plan is not None
+        return plan
 
     def finish_step(self, broken_rows: frozenset[int] = frozenset()) -> None:
         """Execute and commit; `broken_rows` are indices into the sampling rows, taken modulo their number."""
