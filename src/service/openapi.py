@@ -54,6 +54,10 @@ _REQUEST_ERRORS = {
 
 def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
+    return [*_api_operations(), *_page_operations()]
+
+
+def _api_operations() -> list[Operation]:
     return [
         Operation(
             method="post",
@@ -101,6 +105,11 @@ def operations() -> list[Operation]:
             summary="Whether requests are served; answers at once. 503 with the same body once the engine is dead.",
             reply=Health,
         ),
+    ]
+
+
+def _page_operations() -> list[Operation]:
+    return [
         Operation(
             method="get",
             path="/",
