@@ -14,7 +14,7 @@ from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import QuireError
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
 
-BOS, EOS = 256, 257
+EOS = 257
 VOCAB_SIZE = 272
 """256 bytes, two control tokens, and padding rows as real models have them."""
 
@@ -51,12 +51,6 @@ def _byte_characters() -> dict[int, str]:
 def say(text: str) -> Script:
     """Every sample says the text and ends its turn."""
     return lambda request, sample: [*text.encode(), EOS]
-
-
-def echo_prompt(request: GenerationRequest, sample: int) -> list[int]:
-    """Every sample repeats the last line of the prompt before the assistant's turn, and ends its turn."""
-    text = bytes(token for token in request.prompt_token_ids if token < 256)
-    return [*text.rpartition(b"\n")[0].rpartition(b": ")[2], EOS]
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -130,6 +132,11 @@ class TestRequestId:
 
 
 class TestUnknownFields:
+    async def test_too_many_to_list_are_counted(self, client: httpx.AsyncClient) -> None:
+        reply = await client.post(CHAT, json=BODY | {f"x{number}": number for number in range(65)})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "unknown_parameter")
+        assert "65" in reply.json()["error"]["message"]
+
     async def test_refused_with_the_nearest_known_name(self, client: httpx.AsyncClient) -> None:
         error = (await client.post(CHAT, json=BODY | {"temprature": 1})).json()["error"]
         assert error["code"] == "unknown_parameter"
@@ -145,6 +152,11 @@ class TestUnknownFields:
             reply = await client.post(CHAT, json=BODY | {"kv_transfer_params": 1, "a\r\nb: é": 2})
             assert reply.status_code == 200
             assert reply.headers["x-quire-ignored-fields"] == "kv_transfer_params, a%0D%0Ab%3A%20%C3%A9"
+
+        async def test_header_is_bounded(self, client: httpx.AsyncClient) -> None:
+            reply = await client.post(CHAT, json=BODY | {f"{number}" + "\U0001f600" * 60: 1 for number in range(60)})
+            assert reply.status_code == 200
+            assert len(reply.headers["x-quire-ignored-fields"]) == 2048
 
         async def test_no_header_when_all_is_known(self, client: httpx.AsyncClient) -> None:
             assert "x-quire-ignored-fields" not in (await client.post(CHAT, json=BODY)).headers
@@ -205,16 +217,32 @@ class TestSizes:
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
 
         async def test_size_over_the_limit_in_chunks_is_413(self, client: httpx.AsyncClient) -> None:
-            async def chunks() -> object:
+            async def chunks() -> AsyncIterator[bytes]:
                 for _ in range(30):
                     yield b" " * 10
 
-            reply = await client.post(CHAT, content=chunks())  # type: ignore[arg-type]
+            reply = await client.post(CHAT, content=chunks())
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
 
         async def test_body_at_the_limit_is_served(self, client: httpx.AsyncClient) -> None:
             body = b'{"prompt": "a"}'
             assert (await client.post("/v1/completions", content=body.ljust(200))).status_code == 200
+
+
+async def test_body_that_does_not_come_is_given_up(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.routes.body.BODY_READ_TIMEOUT_S", 0.01)
+
+    async def stalled_body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    reply = await client.post(CHAT, content=stalled_body())
+    assert (reply.status_code, reply.json()["error"]["code"]) == (408, "request_timeout")
+
+
+async def test_text_of_the_caller_cannot_pass_for_a_path(client: httpx.AsyncClient) -> None:
+    messages = [{"role": "x` - at `$.model`", "content": "a"}]
+    assert (await client.post(CHAT, json={"messages": messages})).json()["error"]["param"] == "messages[0].role"
 
 
 def test_error_body_is_bounded_whatever_the_message() -> None:

@@ -19,7 +19,8 @@ from service.refusals import unknown_field_error, unknown_fields
 
 BODY_READ_TIMEOUT_S = 30.0
 MAX_QUOTED_BODY_BYTES = 64 * 1024
-MAX_IGNORED_NAMES = 32
+MAX_UNKNOWN_FIELDS = 64
+MAX_IGNORED_HEADER_LEN = 2048
 
 # What a page of another site can send without the browser asking first.
 _FORM_TYPES = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
@@ -86,21 +87,23 @@ class BodyDecoder(Generic[T]):
     async def receive(self, request: Request[Any, Any, Any], settings: ServerSettings) -> ReceivedBody[T]:
         """Read, decode, and refuse or report the fields that nobody knows."""
         data = await read_body(request, settings.max_body_bytes)
-        body, has_unknown = self.decode(data)
-        unknown = unknown_fields(data, self._struct_type) if has_unknown else []
+        body, num_unknown = self.decode(data)
+        if num_unknown > MAX_UNKNOWN_FIELDS:
+            raise UnknownParameter(f"The body has {num_unknown} fields that are not known; send only known ones.")
+        unknown = unknown_fields(data, self._struct_type) if num_unknown else []
         if unknown and settings.unknown_fields == "refuse":
             raise unknown_field_error(unknown, self._struct_type)
         return ReceivedBody(body=body, num_bytes=len(data), reply_headers=_ignored_fields_header(unknown))
 
-    def decode(self, body: bytes) -> tuple[T, bool]:
-        """The struct, and whether there are fields that it lacks.
+    def decode(self, body: bytes) -> tuple[T, int]:
+        """The struct, and the number of fields in the body that it lacks.
 
         Raises InvalidRequest, InvalidValue, MissingParameter or UnknownParameter.
         """
         if not body.strip(b" \t\r\n"):
             raise InvalidRequest("The request body is empty; send a JSON object.")
         try:
-            return self._decoder.decode(body), not self._known_names.issuperset(self._names_decoder.decode(body))
+            return self._decoder.decode(body), len(self._names_decoder.decode(body).keys() - self._known_names)
         except msgspec.ValidationError as error:
             raise _explain(str(error), body) from None
         except UnicodeDecodeError:
@@ -114,13 +117,15 @@ class BodyDecoder(Generic[T]):
 def _ignored_fields_header(names: list[str]) -> list[tuple[bytes, bytes]]:
     if not names:
         return []
-    listed = ", ".join(quote(clip(name, 60), safe="") for name in names[:MAX_IGNORED_NAMES])
-    return [(b"x-quire-ignored-fields", listed.encode())]
+    listed = ", ".join(quote(clip(name, 60), safe="") for name in names)
+    return [(b"x-quire-ignored-fields", listed[:MAX_IGNORED_HEADER_LEN].encode())]
 
 
 def _explain(text: str, body: bytes) -> InvalidRequest:
     """Name the field and quote its value: msgspec ends its text with ` - at `$.path``, its only structured part."""
-    detail, _, path = text.partition(" - at `$")
+    detail, separator, path = text.rpartition(" - at `$")
+    if not separator:
+        detail, path = text, ""
     path = path.removesuffix("`").partition("[...]")[0].removeprefix(".").removeprefix("~").removesuffix(".")
     if detail.startswith(_MISSING_FIELD):
         name = _join(path, detail[len(_MISSING_FIELD) : -1])
