@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from contracts.generation import GenerationDelta, GenerationRequest
+from contracts.sampling import SamplingDefaults
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int
     max_num_batched_tokens: int
     num_parameters: int
+    sampling_defaults: SamplingDefaults = SamplingDefaults()
     fingerprint: str
     """Changes whenever the same seed may give other text: version, model, dtype, kernels."""
 

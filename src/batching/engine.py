@@ -86,6 +86,7 @@ def describe(settings: EngineSettings, loaded: LoadedModel, pool: KVCachePool) -
         vocab_size=loaded.vocab_size,
         max_model_len=loaded.max_model_len,
         eos_token_ids=loaded.eos_token_ids,
+        sampling_defaults=loaded.sampling_defaults,
         block_size=pool.block_size,
         num_blocks=pool.num_blocks,
         max_num_seqs=settings.max_num_seqs,

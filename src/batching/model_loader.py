@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from batching import pico
 from batching.attention import paged_layer
 from batching.attention.reference import AttentionVariant
+from batching.generation_config import eos_token_ids, read_generation_config
 from batching.kv_cache import LayerShape
 from batching.model_gate import ProbedLayer, check_config, probe_layers, usable_model_len
 from contracts.errors import ModelNotUsable
+from contracts.sampling import SamplingDefaults
 from contracts.settings import EMBEDDED_MODEL, EngineSettings
 
 ProgressCallback = Callable[[str, float | None], None]
@@ -36,6 +38,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     dtype: torch.dtype
     max_model_len: int
     eos_token_ids: list[int]
+    sampling_defaults: SamplingDefaults
     vocab_size: int
     num_parameters: int
     weight_bytes: int
@@ -107,15 +110,6 @@ def resolve_dtype(wanted: str, config: Any) -> torch.dtype:
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 
-def eos_token_ids(path: Path, config: Any) -> list[int]:
-    """End-of-sequence ids from generation_config.json and config.json together."""
-    ids: list[Any] = [getattr(config, "eos_token_id", None)]
-    if (path / "generation_config.json").is_file():
-        ids.append(GenerationConfig.from_pretrained(path, local_files_only=True).eos_token_id)
-    flat = [token for entry in ids if entry is not None for token in (entry if isinstance(entry, list) else [entry])]
-    return sorted({int(token) for token in flat})
-
-
 def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> LoadedModel:
     """Load a checkpoint for serving; raises ModelNotUsable with the reason and the remedy."""
     started_s = time.monotonic()
@@ -123,6 +117,7 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
     path = resolve_path(settings.model, is_offline=settings.offline)
     config = read_config(path)
     check_config(config)
+    generation = read_generation_config(path)
     device, dtype = resolve_device(settings.device), resolve_dtype(settings.dtype, config)
     on_progress("loading weights", None)
     model = _read_weights(path, config, device, dtype)
@@ -139,7 +134,8 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
         device=device,
         dtype=dtype,
         max_model_len=usable_model_len(text_config, settings.max_model_len),
-        eos_token_ids=eos_token_ids(path, config),
+        eos_token_ids=eos_token_ids(generation, getattr(text_config, "eos_token_id", None)),
+        sampling_defaults=generation.sampling_defaults,
         vocab_size=int(text_config.vocab_size),
         num_parameters=sum(parameter.numel() for parameter in parameters),
         weight_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),

@@ -73,7 +73,7 @@ def sampling_params(
     info: EngineInfo,
     default_seed: int | None,
 ) -> SamplingParams:
-    """Fill in OpenAI's defaults and check what depends on the model; no seed at all draws a random one."""
+    """Fill in the model's defaults and check what depends on the model; no seed at all draws a random one."""
     max_tokens = output_tokens(wanted, num_prompt_tokens, info)
     min_tokens = body.min_tokens or 0
     if min_tokens > max_tokens:
@@ -81,16 +81,17 @@ def sampling_params(
             f"'min_tokens' is {min_tokens}, more than '{wanted.max_tokens_param}', which is {max_tokens}.",
             param="min_tokens",
         )
+    defaults = info.sampling_defaults
     seed = body.seed if body.seed is not None else default_seed
     return SamplingParams(
-        repetition_penalty=_or(body.repetition_penalty, 1.0),
+        repetition_penalty=_or(body.repetition_penalty, defaults.repetition_penalty),
         presence_penalty=_or(body.presence_penalty, 0.0),
         frequency_penalty=_or(body.frequency_penalty, 0.0),
         logit_bias=logit_bias_pairs(body.logit_bias, info.vocab_size),
-        temperature=_or(body.temperature, 1.0),
-        top_k=max(body.top_k or 0, 0),
-        top_p=_or(body.top_p, 1.0),
-        min_p=_or(body.min_p, 0.0),
+        temperature=_or(body.temperature, defaults.temperature),
+        top_k=defaults.top_k if body.top_k is None else max(body.top_k, 0),
+        top_p=_or(body.top_p, defaults.top_p),
+        min_p=_or(body.min_p, defaults.min_p),
         seed=secrets.randbits(63) if seed is None else seed & SEED_MASK,
         max_tokens=max_tokens,
         min_tokens=min_tokens,
