@@ -10,25 +10,54 @@ from numba import njit, prange
 from batching.kernels.bfloat16_cpu import FASTMATH, exp, load, rounded
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True, inline="never")
-def _score(q: Any, k_cache: Any, table: Any, head: int, first: int, length: int, scores: Any) -> None:
-    """scores[g, t] = q[g] . k[t] for first <= t < length; q `[group, dim]` float32."""
-    block_size, dim = k_cache.shape[2], k_cache.shape[3]
-    key = np.empty(dim, np.float32)
-    for t in range(first, length):
-        row = k_cache[table[t // block_size], head, t % block_size]
-        for d in range(dim):
-            key[d] = load(row[d])
-        for g in range(q.shape[0]):
+TILE = 4
+"""Keys scored, and values mixed, in one pass over a row; a block of fewer or a ragged block goes one by one."""
+
+
+@njit(fastmath=FASTMATH, nogil=True, cache=True)
+def _score_block(q: Any, keys: Any, scores: Any) -> None:
+    """scores[g, t] = q[g] . keys[t] for one block; q `[group, dim]`, keys `[block_size, dim]`."""
+    block_size, dim = keys.shape
+    whole = block_size - block_size % TILE
+    for g in range(q.shape[0]):
+        query = q[g]
+        for t in range(0, whole, TILE):
+            k0, k1, k2, k3 = keys[t], keys[t + 1], keys[t + 2], keys[t + 3]
+            s0 = s1 = s2 = s3 = np.float32(0.0)
+            for d in range(dim):
+                x = query[d]
+                s0 += x * load(k0[d])
+                s1 += x * load(k1[d])
+                s2 += x * load(k2[d])
+                s3 += x * load(k3[d])
+            scores[g, t], scores[g, t + 1], scores[g, t + 2], scores[g, t + 3] = s0, s1, s2, s3
+        for t in range(whole, block_size):
             total = np.float32(0.0)
             for d in range(dim):
-                total += q[g, d] * key[d]
+                total += query[d] * load(keys[t, d])
             scores[g, t] = total
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True, inline="never")
+@njit(fastmath=FASTMATH, nogil=True, cache=True)
+def _mix_block(weights: Any, values: Any, out: Any) -> None:
+    """out[g] += sum over t of weights[g, t] * values[t] for one block; out `[group, dim]` float32."""
+    block_size, dim = values.shape
+    whole = block_size - block_size % TILE
+    for g in range(weights.shape[0]):
+        mixed = out[g]
+        for t in range(0, whole, TILE):
+            v0, v1, v2, v3 = values[t], values[t + 1], values[t + 2], values[t + 3]
+            w0, w1, w2, w3 = weights[g, t], weights[g, t + 1], weights[g, t + 2], weights[g, t + 3]
+            for d in range(dim):
+                mixed[d] += w0 * load(v0[d]) + w1 * load(v1[d]) + w2 * load(v2[d]) + w3 * load(v3[d])
+        for t in range(whole, block_size):
+            for d in range(dim):
+                mixed[d] += weights[g, t] * load(values[t, d])
+
+
+@njit(fastmath=FASTMATH, nogil=True, cache=True)
 def _softmax(scores: Any, first: int, length: int, softcap: float, sink: float) -> Any:
-    """Turn one row of scores into unnormalised weights in place; returns their sum (with the sink's share)."""
+    """Turn scores[first:length] into unnormalised weights, zero the others; returns the sum with the sink's share."""
     cap = np.float32(softcap)
     if cap > np.float32(0.0):
         for t in range(first, length):
@@ -41,45 +70,39 @@ def _softmax(scores: Any, first: int, length: int, softcap: float, sink: float) 
         weight = exp(scores[t] - peak)
         scores[t] = weight
         total += weight
+    scores[:first] = np.float32(0.0)
+    scores[length:] = np.float32(0.0)
     if sink > -np.inf:
         total += exp(np.float32(sink) - peak)
     return total
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True, inline="never")
-def _mix(weights: Any, v_cache: Any, table: Any, head: int, first: int, length: int, out: Any) -> None:
-    """out[g] = sum over t of weights[g, t] * v[t]; out `[group, v_dim]` float32."""
-    block_size, dim = v_cache.shape[2], v_cache.shape[3]
-    value = np.empty(dim, np.float32)
-    out[:] = np.float32(0.0)
-    for t in range(first, length):
-        row = v_cache[table[t // block_size], head, t % block_size]
-        for d in range(dim):
-            value[d] = load(row[d])
-        for g in range(weights.shape[0]):
-            weight = weights[g, t]
-            for d in range(dim):
-                out[g, d] += weight * value[d]
-
-
-@njit(fastmath=FASTMATH, nogil=True, cache=True, inline="never")
+@njit(fastmath=FASTMATH, nogil=True, cache=True)
 def _attend_one(q: Any, k_cache: Any, v_cache: Any, table: Any, length: int, head: int, knobs: Any, out: Any) -> None:
     """One sequence and one KV head; q and out `[q_heads, dim]` of the sequence, knobs as in decode_attention."""
     group = q.shape[0] // k_cache.shape[1]
+    block_size = k_cache.shape[2]
     window = int(knobs[1])
-    first = max(0, length - window) if window > 0 else 0
+    first_block = max(0, length - window) // block_size if window > 0 else 0
+    origin = first_block * block_size
+    first = max(0, length - window) - origin if window > 0 else 0
+    num_blocks = (length + block_size - 1) // block_size - first_block
     scaled = np.empty((group, q.shape[1]), np.float32)
     for g in range(group):
         for d in range(q.shape[1]):
             scaled[g, d] = load(q[head * group + g, d]) * np.float32(knobs[0])
-    scores = np.empty((group, length), np.float32)
-    mixed = np.empty((group, v_cache.shape[3]), np.float32)
-    _score(scaled, k_cache, table, head, first, length, scores)
+    scores = np.empty((group, num_blocks * block_size), np.float32)
+    for b in range(num_blocks):
+        span = scores[:, b * block_size : (b + 1) * block_size]
+        _score_block(scaled, k_cache[table[first_block + b], head], span)
     totals = np.empty(group, np.float32)
     for g in range(group):
         sink = knobs[3 + head * group + g] if knobs.shape[0] > 3 else -np.inf
-        totals[g] = _softmax(scores[g], first, length, knobs[2], sink)
-    _mix(scores, v_cache, table, head, first, length, mixed)
+        totals[g] = _softmax(scores[g], first, length - origin, knobs[2], sink)
+    mixed = np.zeros((group, v_cache.shape[3]), np.float32)
+    for b in range(num_blocks):
+        span = scores[:, b * block_size : (b + 1) * block_size]
+        _mix_block(span, v_cache[table[first_block + b], head], mixed)
     for g in range(group):
         share = np.float32(1.0) / totals[g]
         for d in range(mixed.shape[1]):
