@@ -65,18 +65,14 @@ def _dynamic_rope_limits(config: Any) -> list[int]:
 
 @torch.inference_mode()
 def probe_layers(model: torch.nn.Module, config: Any) -> list[ProbedLayer]:
-    """Run two tokens and return the attention modules in layer order with what they store and do.
+    """Run two tokens, twice, and return the attention modules in layer order with what they store and do.
 
-    Raises ModelNotUsable unless every decoder layer called the registered attention function exactly once: only then
-    does the whole context of the model live in the paged cache.
+    Raises ModelNotUsable unless every decoder layer called the registered attention function exactly once, causally
+    and without a mask of its own, and the positions given reached the keys: only then does the whole context of the
+    model live in the paged cache, and only then does a packed step compute what transformers computes.
     """
-    device = next(model.parameters()).device
-    ids = torch.tensor([[0, 1]], device=device)
     name = getattr(config, "model_type", "?")
-    try:
-        model(input_ids=ids, position_ids=torch.tensor([[0, 1]], device=device), use_cache=False)
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        raise ModelNotUsable(f"model type {name!r} cannot run a packed step ({error}); it is not supported") from error
+    _run_two_tokens(model, name, first_position=0)
     probed = [module for module in model.modules() if isinstance(getattr(module, "paged_layer", None), LayerProbe)]
     probed.sort(key=lambda module: int(getattr(module, "layer_idx", -1)))
     probes: list[Any] = [module.paged_layer for module in probed]
@@ -88,7 +84,24 @@ def probe_layers(model: torch.nn.Module, config: Any) -> list[ProbedLayer]:
             "interface; the others keep a state of their own that a paged KV cache does not hold, so it is refused "
             "rather than served wrongly"
         )
+    if any(not getattr(module, "is_causal", True) for module in probed):
+        raise ModelNotUsable(f"model type {name!r} attends to later tokens too; only causal language models are served")
+    if any(probe.has_mask for probe in probes):
+        raise ModelNotUsable(f"model type {name!r} brings an attention mask of its own, which paged attention ignores")
+    keys = [probe.last_key for probe in probes]
+    _run_two_tokens(model, name, first_position=2)
+    if all(torch.equal(key, probe.last_key) for key, probe in zip(keys, probes, strict=True)):
+        raise ModelNotUsable(f"model type {name!r} ignores position_ids, so its sequences cannot share a packed step")
     return [_probed(module) for module in probed]
+
+
+def _run_two_tokens(model: torch.nn.Module, name: str, first_position: int) -> None:
+    device = next(model.parameters()).device
+    ids = torch.tensor([[0, 1]], device=device)
+    try:
+        model(input_ids=ids, position_ids=ids + first_position, use_cache=False)
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise ModelNotUsable(f"model type {name!r} cannot run a packed step ({error}); it is not supported") from error
 
 
 def _probed(module: torch.nn.Module) -> ProbedLayer:

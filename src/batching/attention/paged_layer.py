@@ -33,15 +33,19 @@ class AttentionBackend(Protocol):
 
 
 class LayerProbe:
-    """Hangs on an attention module during the load-time probe; notes the shape and how often it was reached."""
+    """Hangs on an attention module during the load-time probe; notes what passed through and how often."""
 
     def __init__(self) -> None:
         self.num_calls = 0
+        self.has_mask = False
+        """The family brings a mask of its own, which the backends would ignore."""
+        self.last_key: torch.Tensor | None = None
         self.shape: LayerShape | None = None
         self.variant: AttentionVariant | None = None
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, variant: AttentionVariant) -> torch.Tensor:
         self.num_calls += 1
+        self.last_key = k.clone()
         self.shape = LayerShape(num_kv_heads=k.shape[0], k_dim=k.shape[2], v_dim=v.shape[2])
         self.variant = variant
         return q.new_zeros(q.shape[1], q.shape[0], v.shape[2])
@@ -71,6 +75,8 @@ def paged_attention(
     if layer is None:
         layer = LayerProbe()
         module.paged_layer = layer  # type: ignore[assignment]
+    if isinstance(layer, LayerProbe) and attention_mask is not None:
+        layer.has_mask = True
     scaling = options.get("scaling")
     variant = AttentionVariant(
         scaling=query.shape[3] ** -0.5 if scaling is None else float(scaling),
