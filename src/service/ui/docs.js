@@ -61,7 +61,7 @@ function show(path, method, operation) {
   const content = operation.requestBody?.content["application/json"];
   view(".title").textContent = `${method.toUpperCase()} ${path}`;
   view(".about").textContent = operation.summary;
-  view(".path").value = path.replace(/\{[^}]+\}/g, model ?? "model");
+  view(".path").value = path.replace("{model_id}", model ?? "model").replace("{name}", "icon.svg");
   view(".path-label").hidden = !path.includes("{");
   view(".body-label").hidden = !content;
   if (content) {
