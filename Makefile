@@ -79,6 +79,8 @@ $(VENV)/.torch: $(BIN)/python requirements.lock
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@echo "Compiling the CPU kernels ..."
+	@$(BIN)/python -m batching.warm_up
 	@touch $@
 	@echo "Installed: $(BIN)/quire"
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 import torch
 
-from batching.forward import select_forward, warm_up
+from batching.forward import select_forward
 from batching.kv_cache import KVCachePool, default_cache_bytes, num_blocks_within, token_bytes
 from batching.model_loader import LoadedModel, ProgressCallback, load_model
 from batching.model_runner import ModelRunner
@@ -19,6 +19,7 @@ from batching.sampler import Sampler
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.step import SampledToken, SchedulerOutput, StepOutput
+from batching.warm_up import warm_up
 from contracts.engine import EngineInfo, EngineStats
 from contracts.settings import EngineSettings
 from contracts.sizes import parse_bytes
@@ -47,10 +48,10 @@ def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> Eng
     info = describe(settings, loaded, pool)
     on_progress("preparing the forward pass", None)
     forward = select_forward(loaded, pool, lambda: load_model(settings, on_progress))
-    on_progress("warming up", None)
-    warm_up(forward, pool)
     sampler = Sampler(loaded.vocab_size, frozenset(loaded.eos_token_ids), loaded.device)
     runner = ModelRunner(forward, pool, sampler)
+    on_progress("warming up", None)
+    warm_up(runner, pool, loaded.max_model_len)
     return EngineCore(info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=runner)
 
 

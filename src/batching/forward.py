@@ -119,9 +119,3 @@ def _probe_plan(token_ids: list[int], start: int, block_ids: list[int]) -> Sched
         num_output_tokens=0,
     )
     return SchedulerOutput(step_id=0, sequences=[row], num_tokens=len(token_ids), num_decodes=0)
-
-
-def warm_up(forward: Forward, pool: KVCachePool) -> None:
-    """Run a chunk and a decode once, so that the first request pays for no lazy initialisation."""
-    with torch.inference_mode():
-        _probe_logits(forward, pool)
