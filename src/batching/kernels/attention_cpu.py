@@ -9,7 +9,6 @@ from numba import njit, prange
 
 from batching.kernels.bfloat16_cpu import FASTMATH, exp, load, rounded
 
-
 TILE = 4
 """Keys scored, and values mixed, in one pass over a row; a block of fewer or a ragged block goes one by one."""
 
