@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from batching.sequence import Sequence, SequenceStatus
 
+_MAX_STALE = 64
+"""Removed entries that the heap may keep beyond its live ones, so that aborts behind a stuck head do not pile up."""
+
 
 class WaitingQueue:
     """A heap by `Sequence.order` with lazy removal. Owner: the Scheduler.
@@ -43,3 +46,5 @@ class WaitingQueue:
         """Take a sequence out, wherever it stands; absent ones are ignored."""
         if self._waiting.pop(sequence.seq_id, None) is not None:
             self.num_tokens -= sequence.num_tokens
+            if len(self._heap) > 2 * len(self._waiting) + _MAX_STALE:
+                self._heap = sorted(waiting.order for waiting in self._waiting.values())

@@ -69,6 +69,16 @@ def test_pushed_again_it_returns_to_its_old_place_once() -> None:
     assert drained(queue) == [1, 2]
 
 
+def test_aborted_sequences_behind_a_stuck_head_do_not_pile_up() -> None:
+    queue = queue_of(sequence(1, 1.0), sequence(2, 2.0))
+    for seq_id in range(3, 1000):
+        passing = sequence(seq_id, 3.0)
+        queue.push(passing)
+        queue.remove(passing)
+    assert len(queue._heap) < 100
+    assert drained(queue) == [1, 2]
+
+
 def test_tokens_are_counted_while_they_wait() -> None:
     long, short = sequence(1, 1.0, num_tokens=7), sequence(2, 2.0, num_tokens=2)
     queue = queue_of(long, short)
