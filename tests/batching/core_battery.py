@@ -156,6 +156,11 @@ def play_under_pressure(seed: int) -> World:
     return world
 
 
+def play_all_under_pressure(seeds: range) -> int:
+    """Returns the number of preemptions."""
+    return sum(play_under_pressure(seed).scheduler.counters.num_preemptions for seed in seeds)
+
+
 def _call(world: World, rng: random.Random) -> None:
     choice = rng.random()
     if choice < 0.2:

@@ -259,21 +259,19 @@ def i15_wait_and_preemptions_are_bounded(world: World) -> None:
 def i12_states_are_legal(world: World) -> None:
     scheduler = world.scheduler
     parked = [sequence for samples in scheduler._parked.values() for sequence in samples]
-    places = {
-        SequenceStatus.RUNNING: Counter(sequence.seq_id for sequence in scheduler._running),
-        SequenceStatus.WAITING: Counter(sequence.seq_id for sequence in scheduler.waiting),
-        SequenceStatus.PARKED: Counter(sequence.seq_id for sequence in parked),
-        SequenceStatus.FINISHED: Counter[int](),
-    }
-    live = Counter(sequence.seq_id for samples in scheduler._requests.values() for sequence in samples)
+    places = [(sequence.seq_id, SequenceStatus.RUNNING) for sequence in scheduler._running]
+    places += [(sequence.seq_id, SequenceStatus.WAITING) for sequence in scheduler.waiting]
+    places += [(sequence.seq_id, SequenceStatus.PARKED) for sequence in parked]
+    place_of = dict(places)
+    live = [sequence.seq_id for samples in scheduler._requests.values() for sequence in samples]
+    assert len(places) == len(place_of), "a sequence is in two places"
+    assert sorted(live) == sorted(place_of), "a sequence is live but nowhere, or somewhere but not live"
     for seq_id, log in world.logs.items():
         status = log.sequence.status
         assert status in LEGAL_CHANGES[log.status], f"{log.status} -> {status}"
         log.status = status
         assert (log.finish_reason is not None) == (status is SequenceStatus.FINISHED)
-        assert live[seq_id] == (status is not SequenceStatus.FINISHED)
-        for place, seq_ids in places.items():
-            assert seq_ids[seq_id] == (place is status and status is not SequenceStatus.FINISHED)
+        assert place_of.get(seq_id, SequenceStatus.FINISHED) is status
     orders = [sequence.order for sequence in scheduler._running]
     assert orders == sorted(orders)
     assert all(scheduler._requests.values())

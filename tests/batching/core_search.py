@@ -95,8 +95,10 @@ def search(world: SmallWorld, depth: int) -> Reached:
 
 def _new_children(frontier: list[bytes], seen: set[int], reached: Reached) -> Iterator[SmallWorld]:
     for packed in frontier:
-        for action in actions(_unpack(packed)):
-            child = _unpack(packed)
+        parent = _unpack(packed)
+        choices = list(actions(parent))
+        for number, action in enumerate(choices, start=1):
+            child = parent if number == len(choices) else _unpack(packed)
             action(child)
             fingerprint = hash(state(child))
             if fingerprint not in seen:

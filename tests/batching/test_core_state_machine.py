@@ -15,6 +15,7 @@ from hypothesis.stateful import (
 )
 
 from batching.scheduler_config import SchedulerConfig
+from tests.batching.core_battery import play_all_under_pressure
 from tests.batching.core_world import World, small_config, small_request
 
 REQUEST_IDS = [f"r{number}" for number in range(12)]
@@ -154,3 +155,9 @@ def test_random_histories_keep_all_invariants() -> None:
 def test_many_new_random_histories_keep_all_invariants() -> None:
     deep = settings(BOUNDED, max_examples=2000, stateful_step_count=100, derandomize=False, print_blob=True)
     run_state_machine_as_test(CoreMachine, settings=deep)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_seed", range(0, 10_000, 500))
+def test_crowded_pools_never_stand_still(first_seed: int) -> None:
+    assert play_all_under_pressure(range(first_seed, first_seed + 500)) > 500
