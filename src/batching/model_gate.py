@@ -16,6 +16,18 @@ SERVABLE_LAYER_TYPES = {"full_attention", "sliding_attention", "attention"}
 DYNAMIC_ROPE_TYPES = {"dynamic", "longrope"}
 """These read the largest position of the whole packed batch, so a sequence's result would depend on its mates."""
 
+LARGEST_SIZES = {
+    "num_hidden_layers": 1024,
+    "hidden_size": 2**17,
+    "intermediate_size": 2**20,
+    "num_attention_heads": 2**12,
+    "num_key_value_heads": 2**12,
+    "head_dim": 2**14,
+    "vocab_size": 2**24,
+    "max_position_embeddings": 2**28,
+}
+"""Ten times what the largest published models have: a config beyond these is broken, and building it takes for ever."""
+
 
 class ProbedLayer(msgspec.Struct, frozen=True, kw_only=True):
     """One attention module of a gated model."""
@@ -37,6 +49,15 @@ def check_config(config: Any) -> None:
             f"model type {name!r} has layers of type {', '.join(foreign)}, whose state is not in a paged KV cache; "
             "serve a model whose layers are all full or sliding attention"
         )
+    _check_sizes(config.get_text_config())
+
+
+def _check_sizes(config: Any) -> None:
+    for field, largest in LARGEST_SIZES.items():
+        sizes = getattr(config, field, None)
+        for size in sizes if isinstance(sizes, list) else [sizes]:  # some families give one size for each layer
+            if size is not None and (not isinstance(size, int) or not 1 <= size <= largest):
+                raise ModelNotUsable(f"config.json gives {field} as {size!r}; it must be between 1 and {largest}")
 
 
 def usable_model_len(config: Any, wanted: int | None) -> int:

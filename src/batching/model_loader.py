@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -21,6 +23,22 @@ from batching.model_gate import ProbedLayer, check_config, probe_layers, usable_
 from contracts.errors import ModelNotUsable
 from contracts.sampling import SamplingDefaults
 from contracts.settings import EMBEDDED_MODEL, EngineSettings
+
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises for a config or weights that make no sense: it checks little before it computes."""
 
 ProgressCallback = Callable[[str, float | None], None]
 """Called with a stage and, where known, the fraction done (0..1)."""
@@ -98,8 +116,17 @@ def read_config(path: Path) -> Any:
         raise ModelNotUsable(f"{path} holds no *.safetensors: other weight formats can run code and are refused")
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
+        if _names_code(path):
+            raise ModelNotUsable(f"{path} needs code of its own, which is never run; transformers lacks it") from error
         raise ModelNotUsable(f"{path / 'config.json'} cannot be read: {error}") from error
+
+
+def _names_code(path: Path) -> bool:
+    try:
+        return "auto_map" in msgspec.json.decode((path / "config.json").read_bytes(), type=dict)
+    except msgspec.MsgspecError:
+        return False
 
 
 def resolve_dtype(wanted: str, config: Any) -> torch.dtype:
@@ -147,7 +174,7 @@ def _read_weights(path: Path, config: Any, device: torch.device, dtype: torch.dt
     paged_layer.register()
     transformers_logging.disable_progress_bar()  # progress goes through on_progress
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
             dtype=dtype,
@@ -155,8 +182,19 @@ def _read_weights(path: Path, config: Any, device: torch.device, dtype: torch.dt
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelNotUsable(f"the weights in {path} cannot be loaded: {error}") from error
+    except UNREADABLE as error:
+        if isinstance(error, KeyError) and error.args == (paged_layer.ATTENTION_NAME,):
+            raise ModelNotUsable(
+                f"model type {config.model_type!r} does not use transformers' attention interface in its layers, so a "
+                "paged KV cache cannot hold its context"
+            ) from error
+        raise ModelNotUsable(f"the weights in {path} cannot be loaded: {error or type(error).__name__}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelNotUsable(
+            f"{path} lacks {len(missing)} weights of the model that its config.json describes, such as {missing[0]}"
+        )
     module: torch.nn.Module = model.to(device).eval().requires_grad_(False)
     return module
