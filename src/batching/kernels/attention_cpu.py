@@ -100,8 +100,10 @@ def _attend_one(q: Any, k_cache: Any, v_cache: Any, table: Any, length: int, hea
         totals[g] = _softmax(scores[g], first, length - origin, knobs[2], sink)
     mixed = np.zeros((group, v_cache.shape[3]), np.float32)
     for b in range(num_blocks):
-        span = scores[:, b * block_size : (b + 1) * block_size]
-        _mix_block(span, v_cache[table[first_block + b], head], mixed)
+        # Only slots that are filled: what lies behind them may be broken numbers, and 0 * NaN is NaN.
+        num_filled = min(block_size, length - origin - b * block_size)
+        span = scores[:, b * block_size : b * block_size + num_filled]
+        _mix_block(span, v_cache[table[first_block + b], head, :num_filled], mixed)
     for g in range(group):
         share = np.float32(1.0) / totals[g]
         for d in range(mixed.shape[1]):
