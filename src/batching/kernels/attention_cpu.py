@@ -13,7 +13,7 @@ TILE = 4
 """Keys scored, and values mixed, in one pass over a row; a block of fewer or a ragged block goes one by one."""
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _score_block(q: Any, keys: Any, scores: Any) -> None:
     """scores[g, t] = q[g] . keys[t] for one block; q `[group, dim]`, keys `[block_size, dim]`."""
     block_size, dim = keys.shape
@@ -37,7 +37,7 @@ def _score_block(q: Any, keys: Any, scores: Any) -> None:
             scores[g, t] = total
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _mix_block(weights: Any, values: Any, out: Any) -> None:
     """out[g] += sum over t of weights[g, t] * values[t] for one block; out `[group, dim]` float32."""
     block_size, dim = values.shape
@@ -54,7 +54,7 @@ def _mix_block(weights: Any, values: Any, out: Any) -> None:
                 mixed[d] += weights[g, t] * load(values[t, d])
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _softmax(scores: Any, first: int, length: int, softcap: float, sink: float) -> Any:
     """Turn scores[first:length] into unnormalised weights, zero the others; returns the sum with the sink's share."""
     cap = np.float32(softcap)
@@ -76,7 +76,7 @@ def _softmax(scores: Any, first: int, length: int, softcap: float, sink: float) 
     return total
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _attend_one(q: Any, k_cache: Any, v_cache: Any, table: Any, length: int, head: int, knobs: Any, out: Any) -> None:
     """One sequence and one KV head; q and out `[q_heads, dim]` of the sequence, knobs as in decode_attention."""
     group = q.shape[0] // k_cache.shape[1]
@@ -110,7 +110,7 @@ def _attend_one(q: Any, k_cache: Any, v_cache: Any, table: Any, length: int, hea
             out[head * group + g, d] = rounded(mixed[g, d] * share, out[0, 0])
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(parallel=True, error_model="numpy", nogil=True, cache=True)
 def decode_attention(q: Any, k_cache: Any, v_cache: Any, tables: Any, lens: Any, knobs: Any, out: Any) -> None:
     """Attention of N single-token rows, spread over the threads.
 
@@ -123,7 +123,7 @@ def decode_attention(q: Any, k_cache: Any, v_cache: Any, tables: Any, lens: Any,
         _attend_one(q[row], k_cache, v_cache, tables[row], lens[row], head, knobs, out[row])
 
 
-@njit(nogil=True, cache=True)
+@njit(error_model="numpy", nogil=True, cache=True)
 def decode_attention_serial(q: Any, k_cache: Any, v_cache: Any, tables: Any, lens: Any, knobs: Any, out: Any) -> None:
     """decode_attention on the calling thread: cheaper where the work is less than waking the others."""
     for row in range(lens.shape[0]):

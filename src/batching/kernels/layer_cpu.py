@@ -10,7 +10,7 @@ from numba import njit, prange
 from batching.kernels.bfloat16_cpu import FASTMATH, exp, load, rounded
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _add_rms_norm_row(residual: Any, x: Any, weight: Any, eps: float, out: Any) -> None:
     total = np.float32(0.0)
     for i in range(residual.shape[0]):
@@ -22,7 +22,7 @@ def _add_rms_norm_row(residual: Any, x: Any, weight: Any, eps: float, out: Any) 
         out[i] = rounded(residual[i] * scale * weight[i], out[0])
 
 
-@njit(nogil=True, cache=True)
+@njit(error_model="numpy", nogil=True, cache=True)
 def add_rms_norm_serial(residual: Any, x: Any, weight: Any, eps: float, out: Any) -> None:
     """residual += x, then out = RMSNorm(residual) * weight (Zhang and Sennrich 2019); all `[T, hidden]`.
 
@@ -32,14 +32,14 @@ def add_rms_norm_serial(residual: Any, x: Any, weight: Any, eps: float, out: Any
         _add_rms_norm_row(residual[t], x[t], weight, eps, out[t])
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(parallel=True, error_model="numpy", nogil=True, cache=True)
 def add_rms_norm(residual: Any, x: Any, weight: Any, eps: float, out: Any) -> None:
     """add_rms_norm_serial with the rows spread over the threads."""
     for t in prange(x.shape[0]):
         _add_rms_norm_row(residual[t], x[t], weight, eps, out[t])
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _silu_mul_row(gate_up: Any, out: Any) -> None:
     size = out.shape[0]
     for i in range(size):
@@ -48,21 +48,21 @@ def _silu_mul_row(gate_up: Any, out: Any) -> None:
         out[i] = rounded(gate * sigmoid * load(gate_up[size + i]), out[0])
 
 
-@njit(nogil=True, cache=True)
+@njit(error_model="numpy", nogil=True, cache=True)
 def silu_mul_serial(gate_up: Any, out: Any) -> None:
     """out = silu(gate) * up with gate_up `[T, 2 * size]`, out `[T, size]`."""
     for t in range(out.shape[0]):
         _silu_mul_row(gate_up[t], out[t])
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(parallel=True, error_model="numpy", nogil=True, cache=True)
 def silu_mul(gate_up: Any, out: Any) -> None:
     """silu_mul_serial with the rows spread over the threads."""
     for t in prange(out.shape[0]):
         _silu_mul_row(gate_up[t], out[t])
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _rotate(head: Any, norm: Any, eps: float, cos: Any, sin: Any, out: Any) -> None:
     """RoPE of one head (the two halves are the pairs, as in transformers), after RMSNorm where norm is not empty."""
     half = head.shape[0] // 2
@@ -81,7 +81,7 @@ def _rotate(head: Any, norm: Any, eps: float, cos: Any, sin: Any, out: Any) -> N
         out[half + i] = rounded(b * cos[i] + a * sin[i], out[0])
 
 
-@njit(fastmath=FASTMATH, nogil=True, cache=True)
+@njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 def _rope_write_row(
     qkv: Any, cos: Any, sin: Any, q_norm: Any, k_norm: Any, eps: float, block: int, offset: int, k: Any, v: Any, q: Any
 ) -> None:
@@ -97,7 +97,7 @@ def _rope_write_row(
             v[block, h, offset, d] = rounded(load(qkv[start + d]), v[0, 0, 0, 0])
 
 
-@njit(nogil=True, cache=True)
+@njit(error_model="numpy", nogil=True, cache=True)
 def rope_write_serial(qkv: Any, rope: Any, norms: Any, slots: Any, k: Any, v: Any, q: Any) -> None:
     """Rotate q and k, write k and v to their slots, and leave q in `q`.
 
@@ -113,7 +113,7 @@ def rope_write_serial(qkv: Any, rope: Any, norms: Any, slots: Any, k: Any, v: An
         _rope_write_row(qkv[t], cos[p], sin[p], q_norm, k_norm, eps, block_of[t], offset_of[t], k, v, q[t])
 
 
-@njit(parallel=True, nogil=True, cache=True)
+@njit(parallel=True, error_model="numpy", nogil=True, cache=True)
 def rope_write(qkv: Any, rope: Any, norms: Any, slots: Any, k: Any, v: Any, q: Any) -> None:
     """rope_write_serial with the rows spread over the threads."""
     cos, sin, positions = rope
