@@ -38,7 +38,7 @@ def load(element: Any) -> Any:
     raise NotImplementedError("only inside compiled kernels")
 
 
-@overload(load, inline="always")
+@overload(load)
 def _load(element: Any) -> Any:
     if element == types.uint16:
 
@@ -58,7 +58,7 @@ def rounded(value: Any, like: Any) -> Any:
     raise NotImplementedError("only inside compiled kernels")
 
 
-@overload(rounded, inline="always")
+@overload(rounded)
 def _rounded(value: Any, like: Any) -> Any:
     if like == types.uint16:
 
@@ -78,7 +78,9 @@ def _rounded(value: Any, like: Any) -> Any:
 
 @register_jitable
 def exp(x: Any) -> Any:
-    """e^x for float32 x, relative error below 3e-7 + 6e-8 |x|: 2^n times a polynomial in the fraction, without a branch or call.
+    """e^x for float32 x, relative error below 3e-7 + 6e-8 |x|: 2^n times a polynomial in the fraction.
+
+    It has no branch and no call, so that the loops around it are vectorised.
 
     Coefficients: Taylor of 2^f on [-0.5, 0.5] to degree 7. The exponent is clamped to [-126, 127.4], so that nothing
     overflows; NaN stays NaN.
