@@ -15,7 +15,7 @@ from tests.batching.real_engine import (
     start_engine,
     vary_budget,
 )
-from tests.batching.tiny_models import FAMILIES, Reference, TinyModels
+from tests.batching.tiny_models import FAMILIES, Reference, TinyModels, make_prompt
 
 ARRIVALS_SEED = 2
 """The families' prompts are equally long, so that all of them see the same arrivals, chunks and preemptions."""
@@ -54,3 +54,20 @@ def test_prefix_cache_hits_change_no_token(reference: Reference, core: EngineCor
     num_full_prompt_tokens = sum((len(prompt) - 1) // block_size * block_size for prompt in reference.prompts)
     assert warm.num_cached_tokens == num_full_prompt_tokens > 0
     assert [warm.text(request.request_id) for request in again] == reference.outputs
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 1, 2], [0, 0, 0], [2, 0, 1], [1, 2, 2]], ids=str)
+def test_equal_blocks_after_other_prefixes_are_not_taken_for_one_another(
+    tiny_models: TinyModels, order: list[int]
+) -> None:
+    core = start_engine(tiny_models.reference("llama").path, block_size=4)
+    pieces = [make_prompt(4, seed) for seed in range(3)]
+    first = [[*pieces[a], *pieces[b], *pieces[c], 5] for a in range(3) for b in range(3) for c in range(3)]
+    prompt = [token for piece in order for token in pieces[piece]] + [7, 9]
+    alone = fresh_scheduler(core, enable_prefix_caching=False)
+    expected = run_all(alone, core.runner, [greedy_request("a", prompt)]).text("a")
+    scheduler = fresh_scheduler(core)
+    run_all(scheduler, core.runner, [greedy_request(str(i), other, max_tokens=1) for i, other in enumerate(first)])
+    outcome = run_all(scheduler, core.runner, [greedy_request("a", prompt)])
+    assert outcome.text("a") == expected
+    assert outcome.num_cached_tokens == 12

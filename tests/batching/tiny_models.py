@@ -106,6 +106,43 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_dynamic": ("LlamaConfig", GQA | {"rope_parameters": ROPE_DYNAMIC}),
 }
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+MORE_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("GemmaConfig", GQA | {"head_dim": 16}),
+    "vaultgemma": ("VaultGemmaConfig", GQA | {"head_dim": 16}),
+    "olmo": ("OlmoConfig", GQA),
+    "olmo3": ("Olmo3Config", GQA | {"sliding_window": SMALL_WINDOW, "layer_types": ALTERNATING}),
+    "olmoe": ("OlmoeConfig", GQA | EXPERTS),
+    "flex_olmo": ("FlexOlmoConfig", GQA | EXPERTS),
+    "cohere": ("CohereConfig", GQA),
+    "exaone4": ("Exaone4Config", GQA | {"sliding_window": SMALL_WINDOW, "layer_types": ALTERNATING}),
+    "seed_oss": ("SeedOssConfig", GQA),
+    "ernie45": ("Ernie4_5Config", GQA),
+    "arcee": ("ArceeConfig", GQA),
+    "helium": ("HeliumConfig", GQA | {"head_dim": 16}),
+    "persimmon": ("PersimmonConfig", GQA),
+    "nemotron": ("NemotronConfig", GQA),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        GQA | EXPERTS | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    ),
+    "glm": ("GlmConfig", GQA | {"head_dim": 16}),
+    "granite_moe": ("GraniteMoeConfig", GQA | MOE),
+    "phimoe": ("PhimoeConfig", GQA | MOE),
+    "minimax_m2": ("MiniMaxM2Config", GQA | MOE | {"head_dim": 16}),
+    "bitnet": ("BitNetConfig", GQA),
+    "gpt_bigcode": ("GPTBigCodeConfig", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+    "biogpt": ("BioGptConfig", {name: value for name, value in GQA.items() if name != "num_key_value_heads"}),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        GQA
+        | {"num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2}
+        | {"moe_intermediate_size": 16, "first_k_dense_replace": 1, "q_lora_rank": 8, "kv_lora_rank": 8}
+        | {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8},
+    ),
+}
+"""Checked for parity in the slow run only."""
+
 
 class Reference(msgspec.Struct, frozen=True):
     """A saved checkpoint, prompts, and the greedy continuation of each by plain transformers."""
@@ -117,7 +154,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 def make_config(name: str, **overrides: Any) -> Any:
     """The tiny config of a family; no token of it ends a sequence."""
-    class_name, fields = FAMILIES[name]
+    class_name, fields = (FAMILIES | MORE_FAMILIES)[name]
     special = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     values = {"vocab_size": VOCAB_SIZE, "tie_word_embeddings": False} | special | fields | overrides
     return getattr(transformers, class_name)(**values)
