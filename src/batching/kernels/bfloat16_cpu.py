@@ -78,7 +78,7 @@ def _rounded(value: Any, like: Any) -> Any:
 
 @register_jitable
 def exp(x: Any) -> Any:
-    """e^x for float32 x, relative error below 3e-7 + 6e-8 |x|: 2^n times a polynomial in the fraction.
+    """e^x for float32 x, relative error below 3e-7 + 1e-7 |x|: 2^n times a polynomial in the fraction.
 
     It has no branch and no call, so that the loops around it are vectorised.
 
