@@ -107,6 +107,7 @@ class AsyncEngine:
         self._deliver(scheduler.expire(self._clock()))
         plan = scheduler.schedule(self._clock())
         if plan is None:  # everything expired just now
+            await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
         output = await loop.run_in_executor(self._executor, execute_isolated, self._core.runner, plan, log.error)

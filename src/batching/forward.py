@@ -99,9 +99,10 @@ def _proven_fused(
 
 def _probe_logits(forward: Forward, pool: KVCachePool) -> torch.Tensor:
     """Logits after a chunk and after a decode step in the first blocks, which are cleared again; `[2, vocab]`."""
-    block_ids = list(range(-(-(PROBE_LEN + 1) // pool.block_size)))
-    chunk = _probe_plan(list(range(PROBE_LEN)), 0, block_ids)
-    decode = _probe_plan([PROBE_LEN], PROBE_LEN, block_ids)
+    num_tokens = min(PROBE_LEN, pool.num_blocks * pool.block_size - 1)
+    block_ids = list(range(-(-(num_tokens + 1) // pool.block_size)))
+    chunk = _probe_plan(list(range(num_tokens)), 0, block_ids)
+    decode = _probe_plan([num_tokens], num_tokens, block_ids)
     logits = torch.cat([forward(StepInput(plan, pool.block_size)).float() for plan in (chunk, decode)])
     pool.clear(block_ids)
     return logits

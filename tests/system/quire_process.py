@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,14 @@ class QuireProcess:
     @property
     def errors(self) -> str:
         return self._errors.read_text("utf-8")
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, from its ready panel, without a path."""
+        found = re.search(r"http://127\.0\.0\.1:[0-9]+", self.output)
+        if found is None:
+            raise RuntimeError(f"no address in the output:\n{self.output}")
+        return found.group()
 
     def wait_for(self, text: str) -> None:
         """Return when the output or the errors hold `text`; RuntimeError when the process ends or time runs out."""

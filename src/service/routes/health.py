@@ -19,6 +19,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int | None = None
     free_blocks: int | None = None
     num_blocks: int | None = None
+    num_steps: int | None = None
+    mean_batch_size: float | None = None
+    """Sequences in a step, on average since the start."""
     is_draining: bool | None = None
 
 
@@ -44,6 +47,8 @@ def read_health(provider: EngineProvider) -> Health:
         waiting=stats.num_waiting,
         free_blocks=stats.num_free_blocks,
         num_blocks=stats.num_blocks,
+        num_steps=stats.num_steps,
+        mean_batch_size=round(stats.num_scheduled_seqs / stats.num_steps, 2) if stats.num_steps else None,
         is_draining=stats.is_draining,
     )
 
