@@ -76,13 +76,12 @@ def attend_chunk(q: torch.Tensor, cache: LayerCache, chunk: PrefillRow, variant:
     context_len = chunk.start + chunk.num_tokens
     if variant.softcap is not None or variant.sinks is not None:
         return attend_sequence(q, cache, block_ids, context_len, variant)
-    groups = q.shape[0] // cache.k.shape[1]
-    k = gather(cache.k, block_ids, context_len).to(q.dtype).repeat_interleave(groups, 0)
-    v = gather(cache.v, block_ids, context_len).to(q.dtype).repeat_interleave(groups, 0)
+    k = gather(cache.k, block_ids, context_len).to(q.dtype)
+    v = gather(cache.v, block_ids, context_len).to(q.dtype)
     window = variant.sliding_window
     is_plain = chunk.start == 0 and (window is None or window >= context_len)
     mask = None if is_plain else causal_mask(chunk.num_tokens, context_len, window, q.device)
     out = functional.scaled_dot_product_attention(
-        q[None], k[None], v[None], attn_mask=mask, is_causal=is_plain, scale=variant.scaling
+        q[None], k[None], v[None], attn_mask=mask, is_causal=is_plain, scale=variant.scaling, enable_gqa=True
     )
     return out[0].transpose(0, 1)
