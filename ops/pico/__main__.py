@@ -14,11 +14,11 @@ from ops.pico.encoding import SampleEncoder, batches
 from ops.pico.evaluate import evaluate
 from ops.pico.model import build_model, num_parameters, save_model
 from ops.pico.tokenizer import train_tokenizer
-from ops.pico.train import BATCH_TOKENS, Budget, LogRow, train
+from ops.pico.train import BATCH_TOKENS, Budget, LogRow, Trainer
 
 DEFAULT_OUT = Path(__file__).resolve().parents[2] / "src" / "batching" / "pico" / "weights"
 _TOKENIZER_SAMPLES = 30_000
-_HELD_OUT_SAMPLES = 240
+_HELD_OUT_SAMPLES = 400
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -27,7 +27,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=50.0, help="wall time of the training")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="the model directory")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=2, help="worker threads of the training")
     return parser.parse_args(arguments)
 
 
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     """Builds the model directory."""
     options = _parse(arguments)
     torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     tokenizer = train_tokenizer(_texts(list(islice(stream(options.seed + 1, held_out=False), _TOKENIZER_SAMPLES))))
     encoder = SampleEncoder(tokenizer)
     held_out = list(batches(islice(stream(options.seed, held_out=True), _HELD_OUT_SAMPLES), encoder, BATCH_TOKENS, 0))
@@ -57,9 +57,10 @@ def main(arguments: list[str]) -> None:
     model = build_model(tokenizer)
     budget = Budget(steps=options.steps, minutes=options.minutes)
     log: list[LogRow] = []
-    for row in train(model, data, held_out, budget):
+    for row in Trainer(model, held_out, options.threads).train(data, budget):
         _report(row)
         log.append(row)
+    model.set_attn_implementation("sdpa")
     save_model(model, tokenizer, options.out)
     transcript = evaluate(options.out)
     write_card(options.out, Run(num_parameters(model), arguments, log, transcript))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.pico.train import LogRow
+from ops.pico.train import BATCH_TOKENS, LogRow
 
 _CARD = """\
 # quire-pico
@@ -38,8 +38,9 @@ messages, long conversations over several themes, and plain documents. One slot 
 fifty (a pair of numbers, a hero with a name and a plot, or else the whole text) is held out
 by a hash and never trained on. The loss is on the answers and on plain documents.
 
-**Training.** Muon on the matrices, AdamW on the rest, batches of at most 8,192 tokens, a short
-warmup and a cosine to zero, bfloat16 autocast on two CPU cores with matrix instructions. No sample is
+**Training.** Muon on the matrices, AdamW on the rest (float32 masters, bfloat16 network), two
+micro-batches of at most {batch_tokens:,} tokens a step, a short warmup and a cosine to zero. Hardware:
+two cores of a server CPU with bfloat16 matrix instructions, shared with other work. No sample is
 drawn twice on purpose. Losses are in nats per learned token; the train loss is a running mean.
 
 | step | train loss | held-out loss | tokens | seconds |
@@ -93,6 +94,7 @@ def write_card(directory: Path, run: Run) -> None:
     ]
     text = _CARD.format(
         parameters=run.num_parameters,
+        batch_tokens=BATCH_TOKENS,
         command=_command(run.arguments),
         log="\n".join(rows),
         transcript="\n".join(run.transcript),

@@ -50,4 +50,5 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, dire
         top_p=0.95,
     )
     stored.save_pretrained(str(directory))
+    (directory / "model.safetensors").chmod(0o644)
     save_tokenizer(tokenizer, directory)

@@ -1,18 +1,24 @@
-"""The training loop: batches, two optimizers, a schedule by steps or by time, and a log."""
+"""The training loop: a schedule by steps or by time, a pool of micro-batch workers, and a log."""
 
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
+from ops.pico import attention
 from ops.pico.encoding import IGNORED, Batch
+from ops.pico.optimizer import MasterOptimizer
 
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 1664
+_BATCHES_PER_STEP = 2
 _WARMUP_FRACTION = 0.02
+_NUM_LOG_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +48,9 @@ class LogRow:
 
 def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, int]:
     """The summed loss of the learned tokens and their number; other logits are never made."""
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        is_learned = batch.targets != IGNORED
-        logits = model.lm_head(hidden[is_learned])
+    hidden = model.model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    is_learned = batch.targets != IGNORED
+    logits = model.lm_head(hidden[is_learned])
     targets = batch.targets[is_learned]
     return cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
 
@@ -53,58 +58,59 @@ def batch_loss(model: LlamaForCausalLM, batch: Batch) -> tuple[torch.Tensor, int
 @torch.no_grad()
 def mean_loss(model: LlamaForCausalLM, held_out: list[Batch]) -> float:
     """Loss per learned token over the batches."""
-    model.eval()
     total, count = 0.0, 0
     for batch in held_out:
         loss, num_targets = batch_loss(model, batch)
         total, count = total + loss.item(), count + num_targets
-    model.train()
     return total / count
 
 
-def _optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "layers" not in n]
-    return [
-        torch.optim.Muon(matrices, lr=4e-3, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]
-
-
-def _rate(progress: float) -> float:
+def learning_rate_share(progress: float) -> float:
     """The share of the peak learning rate: a short warmup, then a cosine down to zero."""
     if progress < _WARMUP_FRACTION:
-        return max(progress, 1e-4) / _WARMUP_FRACTION
+        return max(progress, 1e-3) / _WARMUP_FRACTION
     return 0.5 * (1 + math.cos(math.pi * (progress - _WARMUP_FRACTION) / (1 - _WARMUP_FRACTION)))
 
 
-def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], batch: Batch) -> float:
-    loss, num_targets = batch_loss(model, batch)
-    torch.autograd.backward(loss / num_targets)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
-    return loss.item() / num_targets
+class Trainer:
+    """Owns the bfloat16 network while it trains, its float32 masters and its worker threads.
 
+    Each micro-batch is one thread's work from start to end, so that a step does not wait at
+    every operation when the machine is shared.
+    """
 
-def train(model: LlamaForCausalLM, data: Iterator[Batch], held_out: list[Batch], budget: Budget) -> Iterator[LogRow]:
-    """Trains until the budget is spent and yields a log row at every twentieth of it."""
-    optimizers = _optimizers(model)
-    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-    started = time.monotonic()
-    step, num_tokens, next_row = 0, 0, 0.05
-    running = math.log(model.config.vocab_size)
-    progress = 0.0
-    while progress < 1:
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * _rate(progress)
-        batch = next(data)
-        running += 0.02 * (_step(model, optimizers, batch) - running)
-        step, num_tokens = step + 1, num_tokens + batch.num_tokens
-        progress = budget.progress(step, time.monotonic() - started)
-        if progress >= next_row:
-            next_row = math.floor(progress * 20 + 1) / 20
-            elapsed_s = time.monotonic() - started
-            yield LogRow(step, running, mean_loss(model, held_out), num_tokens, elapsed_s)
+    def __init__(self, model: LlamaForCausalLM, held_out: list[Batch], num_threads: int) -> None:
+        attention.register()
+        model.to(torch.bfloat16)
+        model.set_attn_implementation(attention.NAME)
+        self._model = model
+        self._held_out = held_out
+        self._optimizer = MasterOptimizer(model)
+        self._workers = ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def _gradients(self, batch: Batch) -> tuple[tuple[torch.Tensor, ...], float, int]:
+        loss, num_targets = batch_loss(self._model, batch)
+        gradients = torch.autograd.grad(loss / num_targets, self._optimizer.parameters)
+        return gradients, loss.item(), num_targets
+
+    def _step(self, batches: list[Batch], rate_share: float) -> float:
+        parts = list(self._workers.map(self._gradients, batches))
+        num_targets = sum(part[2] for part in parts)
+        self._optimizer.step([(part[0], part[2] / num_targets) for part in parts], rate_share)
+        return sum(part[1] for part in parts) / num_targets
+
+    def train(self, data: Iterator[Batch], budget: Budget) -> Iterator[LogRow]:
+        """Trains until the budget is spent; yields a log row after each sixteenth of it."""
+        started = time.monotonic()
+        step, num_tokens, num_rows = 0, 0, 0
+        running, progress = math.log(self._model.config.vocab_size), 0.0
+        while progress < 1:
+            batches = list(islice(data, _BATCHES_PER_STEP))
+            running += 0.02 * (self._step(batches, learning_rate_share(progress)) - running)
+            step += 1
+            num_tokens += sum(batch.num_tokens for batch in batches)
+            progress = budget.progress(step, time.monotonic() - started)
+            if progress * _NUM_LOG_ROWS >= num_rows + 1:
+                num_rows = math.floor(progress * _NUM_LOG_ROWS)
+                elapsed_s = time.monotonic() - started
+                yield LogRow(step, running, mean_loss(self._model, self._held_out), num_tokens, elapsed_s)

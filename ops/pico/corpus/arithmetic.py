@@ -91,7 +91,7 @@ def _counting(rng: Random) -> Conversation:
         start = 1 if rng.random() < 0.7 else rng.randint(2, 20)
         stop = start + top - 1
         asked = (
-            ["count to {e}", "count from {s} to {e}", "can you count to {e}?"]
+            ["count to {e}", "count from {s} to {e}", "can you count to {e}?", "count up to {e}[| please]"]
             if start == 1
             else ["count from {s} to {e}"]
         )

@@ -24,7 +24,7 @@ def _facts(rng: Random) -> str:
 def _animal_page(rng: Random) -> str:
     kind, young, sound, home, food, _, group = rng.choice(ANIMAL_ROWS)
     lines = [
-        "{A} is {g}.", "{A} lives in {home}.", "[It eats|Its food is] {food}.", "The young of {a} is called {young}.",
+        "{A} is {g}.", "{A} lives {home}.", "[It eats|Its food is] {food}.", "The young of {a} is called {young}.",
     ]  # fmt: skip
     if sound != "no sound":
         lines.append("[It says {sound}.|Its sound is {sound}.]")

@@ -35,8 +35,8 @@ _KINDS: dict[str, list[str]] = {
     "clothes": "shirt jacket hat scarf trousers dress socks gloves".split(),
     "metals": "iron gold silver copper tin zinc aluminium".split(),
     "languages": "English French Spanish German Italian Chinese Japanese Arabic".split(),
-    "boys' names": "Tom Sam Leo Max Ben Noah Oscar Felix".split(),
-    "girls' names": "Anna Mia Lucy Nora Ella Ruby Grace Clara".split(),
+    "names for boys": "Tom Sam Leo Max Ben Noah Oscar Felix".split(),
+    "names for girls": "Anna Mia Lucy Nora Ella Ruby Grace Clara".split(),
 }
 _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _FORMS = ["name {n} {k}", "list {n} {k}", "give me {n} {k}", "tell me {n} {k}", "can you name {n} {k}?", "{n} {k}", "write a list of {n} {k}",

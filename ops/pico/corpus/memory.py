@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ops.pico.corpus import nouns
 from ops.pico.corpus.conversation import Conversation, chat
-from ops.pico.corpus.names import invented, person_name, pet_name
+from ops.pico.corpus.names import BOYS, GIRLS, invented, person_name, pet_name
 from ops.pico.corpus.phrasing import article, ask, pick
 from ops.pico.corpus.smalltalk import small_talk
 from ops.pico.corpus.world import fact
@@ -114,7 +114,9 @@ def _drawn(rng: Random) -> tuple[str, Told, dict[str, str]]:
         return f"{topic} {kind}", _pet(kind), {"v": pet_name(rng)}
     if topic == "family":
         kind = rng.choice(["brother", "sister", "mother", "father", "friend", "son", "daughter", "teacher", "cousin"])
-        return f"{topic} {kind}", _family(kind), {"v": person_name(rng)}
+        listed = {"brother": BOYS, "father": BOYS, "son": BOYS, "sister": GIRLS, "mother": GIRLS, "daughter": GIRLS}
+        name = rng.choice(listed[kind]) if kind in listed and rng.random() < 0.7 else invented(rng)
+        return f"{topic} {kind}", _family(kind), {"v": name}
     if topic == "city":
         return topic, _CITY, {"v": rng.choice(nouns.CITIES)}
     if topic == "age":

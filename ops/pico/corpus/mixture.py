@@ -15,6 +15,7 @@ from ops.pico.corpus.instructions import instruction
 from ops.pico.corpus.lists import named_list
 from ops.pico.corpus.memory import remembering
 from ops.pico.corpus.smalltalk import greeting, small_talk
+from ops.pico.corpus.statements import statement
 from ops.pico.corpus.stories import more_stories, story, story_talk
 from ops.pico.corpus.system_prompts import neutral_prompt, system_styles
 from ops.pico.corpus.unknown import unknown
@@ -36,9 +37,9 @@ THEMES = [
     Theme("small talk", 6.0, small_talk),
     Theme("identity", 8.0, identity),
     Theme("about quire", 12.0, about_quire),
-    Theme("story", 13.0, story),
-    Theme("story talk", 5.0, story_talk),
-    Theme("more stories", 1.0, more_stories),
+    Theme("story", 8.0, story),
+    Theme("story talk", 2.5, story_talk),
+    Theme("more stories", 0.5, more_stories),
     Theme("world fact", 10.0, world_fact),
     Theme("animal fact", 4.0, animal_fact),
     Theme("arithmetic", 12.0, arithmetic),
@@ -48,13 +49,14 @@ THEMES = [
     Theme("instruction", 6.0, instruction),
     Theme("memory", 9.0, remembering),
     Theme("advice", 3.0, advice),
+    Theme("statement", 4.0, statement),
     Theme("unknown", 5.0, unknown),
     Theme("system style", 4.0, system_styles),
 ]
 
 DOCUMENT_FRACTION = 0.05
 NEUTRAL_SYSTEM_FRACTION = 0.12
-JOINED_FRACTION = 0.12
+JOINED_FRACTION = 0.10
 JOINED_COUNTS = [2, 2, 2, 3, 3, 4, 5, 6, 8, 12]
 
 

@@ -62,8 +62,8 @@ CITIES = """Paris London Rome Madrid Berlin Lisbon Vienna Prague Oslo Tokyo Cair
 Sydney Dublin Athens Delhi Nairobi Seoul Warsaw Chicago Mumbai Lagos Istanbul Amsterdam""".split()
 
 COMMON_WORDS = """apple banana bread bridge butter candle castle cat cloud coffee cookie dog dragon
-dream family flower forest friend garden giraffe guitar hammer happy house island jacket kitchen
+dream family flower forest friend garden giraffe guitar hammer house island jacket kitchen
 ladder lemon letter light lion mirror monkey moon morning mother mountain music ocean orange paper
-pencil people planet pocket queen quiet quire rabbit rain rainbow river rocket school shadow silver
+pencil people planet pocket queen quire rabbit rain rainbow river rocket school shadow silver
 sister snow spoon star stone storm summer sun table tiger train tree umbrella village violin water
-whale window winter yellow zebra elephant butterfly beautiful chocolate computer""".split()
+whale window winter zebra elephant butterfly chocolate computer""".split()

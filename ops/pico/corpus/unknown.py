@@ -40,7 +40,7 @@ _ASKED = [
     "what is the population of {city}?", "how far is {city} from here?", "how do i get to {city}?", "find me a hotel in {city}",
     "who is {name} [Miller|Smith|Kowalski|Tanaka|Garcia|Brown]?", "what is the phone number of {name}?", "call {name}",
     "book a flight to {city}", "order a pizza", "play some music", "set [a timer|an alarm] for ten minutes", "open the window",
-    "what am i thinking?", "where am i?", "how old am i?", "what is the best [phone|car|laptop|movie]?", "what is the square root of [7|2|1234]?",
+    "what am i thinking?", "what is the best [phone|car|laptop|movie]?", "what is the square root of [7|2|1234]?",
     "what is 123456 times [789|654321]?", "solve x squared plus 3 x equals 10", "what is the price of [bread|gold|gas]?",
     "translate this text to [Korean|Latin|Finnish]", "write a novel", "draw [a picture|a cat|a house]", "show me a [picture|map|video]",
     "can you fix my [car|bike|computer]?", "what will happen tomorrow?", "give me the lottery numbers", "is {name} at home?",

@@ -25,6 +25,26 @@ from ops.pico.corpus.world_tables import (
 Exchange = tuple[str, str]
 
 
+def _capital_is(country: str, city: str) -> str:
+    return f"The capital of {country} is {city.removesuffix('.')}."
+
+
+def _is_capital(rng: Random) -> Exchange:
+    (country, city), (_, other) = rng.sample(list(CAPITALS.items()), 2)
+    if rng.random() < 0.5:
+        return ask(rng, ["is {c} the capital of {l}?"], c=city, l=country), f"Yes, {city} is the capital of {country}."
+    return ask(
+        rng, ["is {c} the capital of {l}?"], c=other, l=country
+    ), f"No, {_capital_is(country, city).replace('The', 'the')}"
+
+
+def _is_colour(rng: Random) -> Exchange:
+    (thing, colour), (_, other) = rng.sample(list(COLOURS_OF.items()), 2)
+    asked = rng.choice([colour, other])
+    answer = f"Yes, {thing} is {colour}." if asked == colour else f"No, {thing} is {colour}."
+    return ask(rng, ["is {t} {c}?"], t=thing, c=asked), answer
+
+
 def capital(rng: Random) -> Exchange:
     """The capital of a country, or the country of a capital."""
     country, city = rng.choice(list(CAPITALS.items()))
@@ -36,7 +56,7 @@ def capital(rng: Random) -> Exchange:
     asked = ["what is the capital of {country}?", "what's the capital of {country}?", "capital of {country}?",
              "which city is the capital of {country}?", "tell me the capital of {country}",
              "do you know the capital of {country}?", "the capital of {country} is?"]  # fmt: skip
-    return ask(rng, asked, **slots), f"The capital of {country} is {city}."
+    return ask(rng, asked, **slots), _capital_is(country, city)
 
 
 def _continent(rng: Random) -> Exchange:
@@ -117,7 +137,7 @@ def trivia(rng: Random) -> Exchange:
 
 _KINDS: list[tuple[Callable[[Random], Exchange], float]] = [
     (trivia, 5.0), (capital, 4.5), (_continent, 0.6), (_language, 0.6), (_neighbour, 1.0), (_calendar, 0.6),
-    (_planet, 0.4), (_colour, 1.0), (_material, 0.8), (_use, 1.0), (_sense, 0.3),
+    (_planet, 0.4), (_is_capital, 0.6), (_is_colour, 0.4), (_colour, 1.0), (_material, 0.8), (_use, 1.0), (_sense, 0.3),
 ]  # fmt: skip
 
 
@@ -134,9 +154,7 @@ def world_fact(rng: Random) -> Conversation:
         first, second = rng.sample(list(CAPITALS.items()), 2)
         user = ask(rng, ["what is the capital of {c}?", "capital of {c}?"], c=first[0])
         follow = ask(rng, ["and of {c}?", "and {c}?", "what about {c}?", "and the capital of {c}?"], c=second[0])
-        return chat(
-            [user, f"The capital of {first[0]} is {first[1]}.", follow, f"The capital of {second[0]} is {second[1]}."]
-        )
+        return chat([user, _capital_is(*first), follow, _capital_is(*second)])
     messages = [*fact(rng)]
     if roll < 0.3:
         messages += fact(rng)
