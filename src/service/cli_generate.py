@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from contracts.openai.chat import ChatCompletionRequest
 from contracts.openai.completions import CompletionRequest
 from contracts.settings import ServerSettings, Settings
 from service.cli_options import resolve_settings, setting_options, verbose_option
+from service.cpu_threads import limit_spinning
 from service.detokenizer import SampleText, sample_texts
 from service.model_check import check_model_exists
 from service.translate import Limits, ServedModel, TextRequest, translate_chat, translate_completion
@@ -69,6 +71,7 @@ def generate_command(
 
 
 def _generate(settings: Settings, prompts: list[str], options: PromptOptions, *, is_json: bool) -> None:
+    limit_spinning(os.environ)
     from batching.offline import OfflineEngine
     from service.engine_provider import load_served_model
     from service.load_progress import LoadProgress
