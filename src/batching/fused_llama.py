@@ -21,7 +21,7 @@ from batching.kernels import layer_cpu
 from batching.kernels.views import as_array
 from batching.kv_cache import KVCachePool, LayerCache
 from batching.model_loader import LoadedModel
-from batching.packed_linear import Linear, can_pack
+from batching.packed_linear import Linear, can_pack, padded_rows
 from batching.step_input import StepInput
 
 RECOGNISED = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -68,8 +68,8 @@ class FusedForward:
         base: Any = loaded.model.model
         is_packed = can_pack(loaded.dtype, loaded.device)
         self._backend = backend
-        self._dtype = loaded.dtype
-        self._embedding: torch.Tensor = base.embed_tokens.weight.data
+        # A copy of its own: the loaded tensor would keep the whole checkpoint file mapped.
+        self._embedding: torch.Tensor = base.embed_tokens.weight.data.clone()
         self._layers = [
             FusedLayer(module, cache, probe, is_packed=is_packed)
             for module, cache, probe in zip(base.layers, pool.layers, loaded.layer_variants, strict=True)
@@ -86,38 +86,57 @@ class FusedForward:
     def __call__(self, step: StepInput) -> torch.Tensor:
         self._backend.begin(step)
         x = torch.nn.functional.embedding(torch.from_numpy(step.ids), self._embedding)
-        num_tokens, hidden = x.shape
-        residual = np.zeros((num_tokens, hidden), np.float32)
-        is_wide = num_tokens >= PARALLEL_MIN_ROWS
-        norm = layer_cpu.add_rms_norm if is_wide else layer_cpu.add_rms_norm_serial
-        normed = torch.empty_like(x)
-        normed_array = as_array(normed)
-        rope = (self._cos, self._sin, step.positions)
-        slots = (step.block_of, step.offset_of)
+        rows = StepRows(step, self._layers[0], x)
+        residual = np.zeros(x.shape, np.float32)
+        norm = layer_cpu.add_rms_norm if rows.is_wide else layer_cpu.add_rms_norm_serial
         for layer in self._layers:
-            norm(residual, as_array(x), layer.input_norm, self._eps, normed_array)
-            attended = self._attend(layer, normed, rope, slots, is_wide=is_wide)
-            norm(residual, as_array(layer.o(attended)), layer.post_norm, self._eps, normed_array)
-            x = self._feed_forward(layer, normed, is_wide=is_wide)
-        rows = np.array(step.sample_rows, np.int64)
-        last = x[torch.from_numpy(rows)]
-        final = torch.empty_like(last)
-        layer_cpu.add_rms_norm_serial(residual[rows], as_array(last), self._final_norm, self._eps, as_array(final))
-        return self._head(final)
+            norm(residual, as_array(x), layer.input_norm, self._eps, rows.normed_array)
+            attended = self._attend(layer, rows)
+            norm(residual, as_array(attended), layer.post_norm, self._eps, rows.normed_array)
+            x = self._feed_forward(layer, rows)
+        return self._logits(residual, x, np.array(step.sample_rows, np.int64))
 
-    def _attend(self, layer: FusedLayer, normed: torch.Tensor, rope: Any, slots: Any, *, is_wide: bool) -> torch.Tensor:
-        qkv = layer.qkv(normed)
-        q = torch.empty(qkv.shape[0], layer.num_heads, layer.head_dim, dtype=self._dtype)
-        rope_write = layer_cpu.rope_write if is_wide else layer_cpu.rope_write_serial
-        rope_write(as_array(qkv), rope, layer.norms, slots, layer.k, layer.v, as_array(q))
-        return self._backend.attend(layer.cache, q, layer.variant, layer.knobs).view(qkv.shape[0], -1)
+    def _attend(self, layer: FusedLayer, rows: StepRows) -> torch.Tensor:
+        qkv = layer.qkv(rows.normed)
+        rope = (self._cos, self._sin, rows.step.positions)
+        slots = (rows.step.block_of, rows.step.offset_of)
+        rope_write = layer_cpu.rope_write if rows.is_wide else layer_cpu.rope_write_serial
+        rope_write(as_array(qkv)[: rows.num_tokens], rope, layer.norms, slots, layer.k, layer.v, rows.q_array)
+        self._backend.attend(layer.cache, rows.q, rows.attended_heads, layer.variant, layer.knobs)
+        return layer.o(rows.attended)[: rows.num_tokens]
 
-    def _feed_forward(self, layer: FusedLayer, normed: torch.Tensor, *, is_wide: bool) -> torch.Tensor:
-        gate_up = layer.gate_up(normed)
-        activated = torch.empty(gate_up.shape[0], gate_up.shape[1] // 2, dtype=self._dtype)
-        silu_mul = layer_cpu.silu_mul if is_wide else layer_cpu.silu_mul_serial
-        silu_mul(as_array(gate_up), as_array(activated))
-        return layer.down(activated)
+    def _feed_forward(self, layer: FusedLayer, rows: StepRows) -> torch.Tensor:
+        gate_up = layer.gate_up(rows.normed)
+        silu_mul = layer_cpu.silu_mul if rows.is_wide else layer_cpu.silu_mul_serial
+        silu_mul(as_array(gate_up)[: rows.num_tokens], rows.activated_array)
+        return layer.down(rows.activated)[: rows.num_tokens]
+
+    def _logits(self, residual: Any, x: torch.Tensor, sample_rows: Any) -> torch.Tensor:
+        """Final norm and output matrix, for the rows that sample only."""
+        num_rows = len(sample_rows)
+        last = x[torch.from_numpy(sample_rows)]
+        final = last.new_zeros(padded_rows(num_rows), last.shape[1])
+        out = as_array(final)[:num_rows]
+        layer_cpu.add_rms_norm_serial(residual[sample_rows], as_array(last), self._final_norm, self._eps, out)
+        return self._head(final)[:num_rows]
+
+
+class StepRows:
+    """The buffers of one step: T rows in use, padded with zeros to a size whose products oneDNN knows already."""
+
+    def __init__(self, step: StepInput, layer: FusedLayer, x: torch.Tensor) -> None:
+        self.step = step
+        self.num_tokens, hidden = x.shape
+        self.is_wide = self.num_tokens >= PARALLEL_MIN_ROWS
+        num_rows = padded_rows(self.num_tokens)
+        self.normed = x.new_zeros(num_rows, hidden)
+        self.normed_array = as_array(self.normed)[: self.num_tokens]
+        self.activated = x.new_zeros(num_rows, layer.gate_up.out_features // 2)
+        self.activated_array = as_array(self.activated)[: self.num_tokens]
+        self.q = x.new_empty(self.num_tokens, layer.num_heads, layer.head_dim)
+        self.q_array = as_array(self.q)
+        self.attended = x.new_zeros(num_rows, layer.num_heads * layer.head_dim)
+        self.attended_heads = self.attended[: self.num_tokens].view(self.q.shape)
 
 
 def _concatenated(linears: list[Any], *, is_packed: bool) -> Linear:

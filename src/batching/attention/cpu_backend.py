@@ -39,19 +39,22 @@ class CpuBackend:
     ) -> torch.Tensor:
         cache.k[self._block_of, :, self._offset_of] = k.transpose(0, 1).to(cache.k.dtype)
         cache.v[self._block_of, :, self._offset_of] = v.transpose(0, 1).to(cache.v.dtype)
-        return self.attend(cache, q.transpose(0, 1).contiguous(), variant, knobs_of(variant))
+        rows = q.transpose(0, 1).contiguous()
+        out = rows.new_empty(rows.shape[0], rows.shape[1], cache.v.shape[3])
+        self.attend(cache, rows, out, variant, knobs_of(variant))
+        return out
 
     def attend(
         self,
         cache: LayerCache,
         q: torch.Tensor,
+        out: torch.Tensor,
         variant: AttentionVariant,
         knobs: np.ndarray[tuple[int], np.dtype[np.float64]],
-    ) -> torch.Tensor:
-        """Attention of all rows once their K and V are in the cache. q `[T, q_heads, dim]` -> `[T, q_heads, v_dim]`."""
+    ) -> None:
+        """Attention of all rows whose K and V are cached. q `[T, q_heads, dim]` -> out `[T, q_heads, v_dim]`."""
         step = self._step
         assert step is not None  # noqa: S101 (begin was called)
-        out = q.new_empty(q.shape[0], q.shape[1], cache.v.shape[3])
         if step.num_single:
             num_positions = self._num_positions * cache.k.shape[1]
             kernel = decode_attention if num_positions >= PARALLEL_MIN_POSITIONS else decode_attention_serial
@@ -67,7 +70,6 @@ class CpuBackend:
         for chunk in step.prefills:
             rows = slice(chunk.first_row, chunk.first_row + chunk.num_tokens)
             out[rows] = attend_chunk(q[rows].transpose(0, 1), cache, chunk, variant)
-        return out
 
 
 def attend_chunk(q: torch.Tensor, cache: LayerCache, chunk: PrefillRow, variant: AttentionVariant) -> torch.Tensor:
