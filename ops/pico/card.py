@@ -56,9 +56,9 @@ greedily and at temperature 0.7.
 
 ## Limits
 
-It is tiny. It knows only what its grammars say, gets sums and facts wrong, loses the thread in long
-conversations, and answers anything unusual with a refusal or with nonsense. English only. Do not
-rely on it; serve a larger model for real work.
+It is tiny. It knows only what its grammars say, gets sums, spelling and facts wrong, miscopies rare names
+and words, loses the thread in long conversations, and answers anything unusual with a refusal or with
+nonsense. English only. Do not rely on it; serve a larger model for real work.
 
 ## Licence
 

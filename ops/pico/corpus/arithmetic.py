@@ -24,6 +24,8 @@ def _problem(rng: Random) -> tuple[int, str, int]:
         return rng.randint(0, 12), sign, rng.randint(0, 12)
     largest = rng.choice([10, 20, 100, 100])
     a, b = rng.randint(0, largest), rng.randint(0, largest)
+    if sign == "+" and largest == 100 and rng.random() < 0.8:
+        b = rng.randint(0, 100 - a)
     return (max(a, b), sign, min(a, b)) if sign == "-" else (a, sign, b)
 
 

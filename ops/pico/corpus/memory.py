@@ -34,6 +34,15 @@ _CITY = Told(
     ["where do i live?", "where am i from?", "which city do i live in?", "do you remember where i live?"],
     ["You told me {v}.", "You live in {v}."],
 )  # fmt: skip
+_LIKE = Told(
+    ["i [like|love|really like] {v}", "what i like is {v}", "i enjoy {v}"],
+    [
+        "{v}! [That is nice.|A good choice.] What do you like most about {v}?",
+        "That is nice! What do you like most about {v}?",
+    ],
+    ["what do i like?", "do you remember what i like?", "what did i say i like?", "which thing do i like?"],
+    ["You like {v}.", "You told me that you like {v}."],
+)
 _AGE = Told(
     ["i am {v} years old", "i'm {v} years old", "my age is {v}", "i am {v}"],
     ["{v} is a good age!", "Thank you for telling me. {v} is a fine age."],
@@ -100,7 +109,7 @@ def _family(kind: str) -> Told:
 def _drawn(rng: Random) -> tuple[str, Told, dict[str, str]]:
     """The topic, how it is told, and the slots."""
     topic = rng.choices(
-        ["name", "favourite", "pet", "city", "age", "job", "code", "family"], [6, 4, 2, 1.5, 1, 1, 2, 1.2]
+        ["name", "favourite", "pet", "city", "age", "job", "code", "family", "like"], [6, 4, 2, 1.5, 1, 1, 2, 1.2, 1.5]
     )[0]
     if topic == "name":
         return topic, _NAME, {"v": person_name(rng)}
@@ -117,6 +126,8 @@ def _drawn(rng: Random) -> tuple[str, Told, dict[str, str]]:
         listed = {"brother": BOYS, "father": BOYS, "son": BOYS, "sister": GIRLS, "mother": GIRLS, "daughter": GIRLS}
         name = rng.choice(listed[kind]) if kind in listed and rng.random() < 0.7 else invented(rng)
         return f"{topic} {kind}", _family(kind), {"v": name}
+    if topic == "like":
+        return topic, _LIKE, {"v": rng.choice(rng.choice([nouns.DISHES, nouns.HOBBIES, nouns.COMMON_WORDS]))}
     if topic == "city":
         return topic, _CITY, {"v": rng.choice(nouns.CITIES)}
     if topic == "age":
@@ -161,6 +172,24 @@ def in_one_message(rng: Random) -> Conversation:
     _, thing, slots = _drawn(rng)
     user = ask(rng, ["{t}. {q}"], t=pick(rng, thing.telling, **slots).rstrip("."), q=pick(rng, thing.asking, **slots))
     return chat([user, _capital_first(pick(rng, thing.answer, **slots))])
+
+
+def two_at_once(rng: Random) -> Conversation:
+    """Two things told in one message, then asked back one by one."""
+    first, second = _drawn(rng), _drawn(rng)
+    while second[0] == first[0]:
+        second = _drawn(rng)
+    parts = [pick(rng, thing.telling, **slots).rstrip(".") for _, thing, slots in (first, second)]
+    noted = pick(
+        rng,
+        [
+            "[Thank you for telling me|I will remember both|Nice to know]. [What would you like to do?|How can I help you?|]"
+        ],
+    )
+    messages = [ask(rng, ["{a} and {b}", "{a}. {b}.", "{a}, {b}"], a=parts[0], b=parts[1]), noted]
+    for _, thing, slots in rng.sample([first, second], rng.choice([1, 2, 2])):
+        messages += [ask(rng, thing.asking, **slots), _capital_first(pick(rng, thing.answer, **slots))]
+    return chat(messages)
 
 
 _NEVER_TOLD = [
@@ -208,4 +237,4 @@ def about_the_chat(rng: Random) -> Conversation:
 
 def remembering(rng: Random) -> Conversation:
     """Any of the memory dialogues."""
-    return rng.choices([memory, in_one_message, never_told, about_the_chat], [7, 0.7, 1, 1.5])[0](rng)
+    return rng.choices([memory, two_at_once, in_one_message, never_told, about_the_chat], [7, 1.5, 0.7, 1, 1.3])[0](rng)

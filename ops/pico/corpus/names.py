@@ -59,12 +59,11 @@ def pet_name(rng: Random) -> str:
     return invented(rng) if rng.random() < 0.25 else rng.choice(PETS)
 
 
-def character(rng: Random) -> Character:
-    """A hero or a helper of a story."""
-    roll = rng.random()
-    if roll < 0.4:
-        return Character(rng.choice(GIRLS), *SHE)
-    if roll < 0.75:
-        return Character(rng.choice(BOYS), *HE)
-    name = invented(rng) if roll < 0.93 else rng.choice(PETS)
-    return Character(name, *rng.choice([SHE, HE]))
+def character(rng: Random, invented_fraction: float = 0.0) -> Character:
+    """A hero or a helper of a story; names are invented only where a user gives them."""
+    if rng.random() < invented_fraction:
+        return Character(invented(rng), *rng.choice([SHE, HE]))
+    if rng.random() < 0.1:
+        return Character(rng.choice(PETS), *rng.choice([SHE, HE]))
+    names, pronouns = rng.choice([(GIRLS, SHE), (BOYS, HE)])
+    return Character(rng.choice(names), *pronouns)

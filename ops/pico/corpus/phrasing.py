@@ -11,6 +11,13 @@ _ALTERNATIVES = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]")
 _VOWEL_AFTER_A = re.compile(r"\b([aA]) (?!uni|use|one\b|eu)([aeiou][a-z])")
 _SENTENCE_START = re.compile(r"(^|[.!?]\s+|\n)([a-z])")
 
+_PROPER_NAMES = (
+    "I", "I'm", "I'd", "Quire", "OpenAI", "Python", "JavaScript", "KV", "GPU", "CPU", "LLM", "AI", "API", "APIs", "SSE",
+    "TTFT", "URL", "UI", "HTTP", "Christmas", "Hamlet",
+)  # fmt: skip
+_PROPER = {name.lower(): name for name in _PROPER_NAMES}
+_WORD = re.compile(r"(?<![\w/\-])[a-z][a-z']*(?![\w/\-])")
+
 _MISSPELLINGS = {
     "hello": ["helo", "hallo", "hellp", "helllo"],
     "what": ["waht", "wat", "whta", "wht"],
@@ -85,19 +92,28 @@ def _misspelt(rng: Random, text: str) -> str:
     return " ".join(words)
 
 
+def properly_cased(text: str) -> str:
+    """The text with `I`, proper names and abbreviations as a careful person writes them."""
+    return _WORD.sub(lambda match: _PROPER.get(match.group(), match.group()), text)
+
+
 def as_typed(rng: Random, text: str) -> str:
     """The message as a person might type it: casing, punctuation and spelling vary."""
     roll = rng.random()
-    if roll < 0.42:
+    if roll < 0.40:
+        return capitalised(properly_cased(text))
+    if roll < 0.46:
         return capitalised(text)
-    if roll < 0.60:
+    if roll < 0.53:
+        return properly_cased(text)
+    if roll < 0.62:
         return text
     if roll < 0.78:
         return text.lower().rstrip("?.!")
     if roll < 0.88:
         return text.lower()
     if roll < 0.93:
-        return capitalised(text).rstrip("?.!")
+        return capitalised(properly_cased(text)).rstrip("?.!")
     if roll < 0.95:
         return capitalised(text).rstrip("?.") + rng.choice(["!", "??", "!!", "...", " ?"])
     if roll < 0.96:

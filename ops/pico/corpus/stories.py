@@ -18,7 +18,7 @@ _OPENINGS = [
 _HABITS = [
     "Every [morning|evening], {name} [counted the clouds|sang to the birds|made a cup of tea|watched the sun|swept the path|listened to the wind].",
     "{he} had {his} {thing}, and {he} took it everywhere.",
-    "{he} liked [quiet mornings|long walks|{food} with honey|rainy days|the smell of {food}] best of all.",
+    "{he} liked [quiet mornings|long walks|{food} for breakfast|rainy days|the smell of {food}] best of all.",
 ]
 _MEETINGS = [
     "Then {he} met {a_fkind} named {fname}.",
@@ -85,9 +85,9 @@ def _told(rng: Random, slots: dict[str, str], theme: str | None = None) -> Story
 def _topic(rng: Random) -> tuple[str, Story]:
     """What is asked for, and a story about exactly that."""
     kind = hero_kind(rng)
-    hero = named(rng, kind)
-    slots = story_slots(rng, kind, hero, None)
     roll = rng.random()
+    hero = named(rng, kind, invented_fraction=0.35 if 0.40 <= roll < 0.68 or roll >= 0.93 else 0.0)
+    slots = story_slots(rng, kind, hero, None)
     if roll < 0.40:
         return rng.choice([article(kind), article(kind), kind + "s", f"{slots['a_trait']} {kind}"]), _told(rng, slots)
     if roll < 0.68:

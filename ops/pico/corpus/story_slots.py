@@ -26,15 +26,15 @@ def hero_kind(rng: Random) -> str:
     return rng.choice(PEOPLE_HEROES if roll < 0.8 else THING_HEROES)
 
 
-def named(rng: Random, kind: str) -> Character:
+def named(rng: Random, kind: str, invented_fraction: float = 0.0) -> Character:
     """A character whose pronouns agree with the kind."""
-    found = character(rng)
+    found = character(rng, invented_fraction)
     if kind in _FEMALE_KINDS:
         while found.he != SHE[0]:
-            found = character(rng)
+            found = character(rng, invented_fraction)
     if kind in _MALE_KINDS:
         while found.he != HE[0]:
-            found = character(rng)
+            found = character(rng, invented_fraction)
     return found
 
 

@@ -44,6 +44,9 @@ _ASKED = [
     "what is 123456 times [789|654321]?", "solve x squared plus 3 x equals 10", "what is the price of [bread|gold|gas]?",
     "translate this text to [Korean|Latin|Finnish]", "write a novel", "draw [a picture|a cat|a house]", "show me a [picture|map|video]",
     "can you fix my [car|bike|computer]?", "what will happen tomorrow?", "give me the lottery numbers", "is {name} at home?",
+    "write an [email|e-mail|letter] to [my boss|{name}|my teacher|a customer]", "help me write [an email|a letter|a report|my cv]", "help me with my homework",
+    "plan a trip to {city}", "recommend a [film|book|restaurant|song]", "proofread my [text|essay|letter]", "who is the best [player|singer|actor]?",
+    "do my homework", "what should i study?", "how do i fix [my printer|my phone|a flat tyre]?", "how much does [a car|a house|a phone] cost?",
 ]  # fmt: skip
 
 _ANSWERS = [

@@ -3,6 +3,7 @@
 
 from random import Random
 
+from ops.pico.corpus import nouns
 from ops.pico.corpus.conversation import Conversation, chat
 from ops.pico.corpus.phrasing import ask, capitalised, pick
 
@@ -63,6 +64,16 @@ _POEMS = {
     "the night": ["The night is wide, the night is deep,", "The hills and houses fall asleep.", "One window holds a little light,", "And whispers to the street: good night."],
     "books": ["A book is like an open door,", "It leads to lands not seen before.", "You turn a page, you sail away,", "And still come home at end of day."],
 }  # fmt: skip
+
+_ALIASES = {
+    "trees": "a tree", "cats": "a cat", "dogs": "a dog", "foxes": "a fox", "robots": "a robot", "the ocean": "the sea", "the stars": "the stars",
+    "rain": "the rain", "the sun": "summer", "snow": "winter", "friends": "friendship", "my cat": "a cat", "my dog": "a dog", "night": "the night",
+    "a book": "books", "a computer": "computers", "the sky": "the stars", "fall": "autumn",
+}  # fmt: skip
+_ANY_TOPIC = [
+    ["Oh {t}, oh {t}, you make me smile,", "So let me sing of you a while.", "I am a model, very small,", "But I like {t} most of all."],
+    ["I sat and thought of {t} today,", "And of the things that I could say.", "The words were few, the light was gold,", "And {t} will never make me old."],
+]  # fmt: skip
 
 _HAIKU = {
     "spring": ["Soft rain on the roof,", "a green leaf opens slowly,", "and the world wakes up."],
@@ -127,6 +138,22 @@ def poem(rng: Random) -> Conversation:
     return chat([ask(rng, asked, w=word, t=topic), text])
 
 
+def poem_on_any_topic(rng: Random) -> Conversation:
+    """A poem on a topic with another name, or on one that has no poem of its own."""
+    asked = [
+        "write [|me ]a [|short ]poem about {t}",
+        "[tell me|give me] a poem about {t}",
+        "a poem about {t}",
+        "can you write a poem about {t}?",
+    ]
+    if rng.random() < 0.4:
+        topic = rng.choice(list(_ALIASES))
+        return chat([ask(rng, asked, t=topic), "\n".join(_POEMS[_ALIASES[topic]])])
+    topic = rng.choice([*nouns.FRUITS, *nouns.HOBBIES, *nouns.DISHES, *nouns.CITIES, *nouns.COMMON_WORDS])
+    text = "\n".join(rng.choice(_ANY_TOPIC)).replace("{t}", topic)
+    return chat([ask(rng, asked, t=topic), text])
+
+
 def verse(rng: Random) -> Conversation:
     """A joke, a poem or a riddle."""
-    return rng.choices([joke, poem, riddle], [5, 5, 2])[0](rng)
+    return rng.choices([joke, poem, poem_on_any_topic, riddle], [5, 4, 3, 2])[0](rng)

@@ -118,4 +118,4 @@ def _translation(rng: Random) -> list[str]:
 def word_question(rng: Random) -> Conversation:
     """One question about a word."""
     kinds = [_opposite, _plural, _spelling, _rhyme, _synonym, _translation]
-    return chat(rng.choices(kinds, [3, 1.5, 3, 2, 1, 2])[0](rng))
+    return chat(rng.choices(kinds, [3, 1.5, 4.5, 2, 1, 2])[0](rng))
