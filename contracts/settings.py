@@ -41,7 +41,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_num_batched_tokens: Annotated[Positive, _help("Token budget of one step.")] = 1024
     max_prefill_tokens_while_decoding: Annotated[
         Positive, _help("Most prompt tokens in a step that also decodes, so that streams keep flowing.")
-    ] = 256
+    ] = 512
     kv_cache_memory: Annotated[
         str | None,
         Meta(description="KV cache size, such as 512MiB or 4GiB; default: from free memory.", extra={"unit": "bytes"}),

@@ -15,7 +15,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: frozenset[int]
     max_num_seqs: int = 128
     max_num_batched_tokens: int = 1024
-    max_prefill_tokens_while_decoding: int = 256
+    max_prefill_tokens_while_decoding: int = 512
     max_queued_requests: int = 1024
     max_queued_tokens: int = 1_000_000
     priority_ageing_s: float = 10.0
