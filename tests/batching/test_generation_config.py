@@ -26,7 +26,7 @@ def test_model_without_a_file_has_openai_defaults(tmp_path: Path) -> None:
 def test_unreadable_file_is_refused_with_its_path(tmp_path: Path, text: str) -> None:
     """A damaged file stops the start instead of being passed over."""
     (tmp_path / "generation_config.json").write_text(text)
-    with pytest.raises(ModelNotUsable, match="generation_config.json"):
+    with pytest.raises(ModelNotUsable, match=r"generation_config\.json"):
         read_generation_config(tmp_path)
 
 
