@@ -19,19 +19,16 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 NUM_TOKENS = 19
 
 
-@njit(cache=False)
 def _exp_all(values: Any, out: Any) -> None:
     for i in range(values.shape[0]):
         out[i] = exp(values[i])
 
 
-@njit(cache=False)
 def _round_trip(bits: Any, out: Any) -> None:
     for i in range(bits.shape[0]):
         out[i] = rounded(load(bits[i]), bits[i])
 
 
-@njit(cache=False)
 def _round_all(values: Any, out: Any) -> None:
     for i in range(values.shape[0]):
         out[i] = rounded(values[i], out[i])
@@ -45,7 +42,7 @@ def test_exponential_is_accurate_over_its_range() -> None:
     """The error grows with |x| as float32 rounding of the argument does."""
     values = np.linspace(-80, 80, 20001, dtype=np.float32)
     out = np.empty_like(values)
-    _exp_all(values, out)
+    njit(_exp_all)(values, out)
     relative = np.abs(out / np.exp(values.astype(np.float64)) - 1)
     assert (relative < 3e-7 + 1e-7 * np.abs(values)).all()
 
@@ -53,7 +50,7 @@ def test_exponential_is_accurate_over_its_range() -> None:
 def test_exponential_keeps_nan_and_stays_finite() -> None:
     """Nothing overflows, and a broken row stays visible."""
     out = np.empty(4, np.float32)
-    _exp_all(np.array([np.nan, -np.inf, -1e30, 1e30], np.float32), out)
+    njit(_exp_all)(np.array([np.nan, -np.inf, -1e30, 1e30], np.float32), out)
     assert np.isnan(out[0])
     assert (out[1:3] < 1e-37).all()
     assert np.isfinite(out[3])
@@ -63,7 +60,7 @@ def test_every_bfloat16_survives_a_round_trip() -> None:
     """All 65,536 patterns: finite ones and infinities exactly, NaN as some NaN."""
     bits = np.arange(2**16, dtype=np.uint16)
     out = np.empty_like(bits)
-    _round_trip(bits, out)
+    njit(_round_trip)(bits, out)
     values = torch.from_numpy(bits.astype(np.int16)).view(torch.bfloat16)
     result = torch.from_numpy(out.astype(np.int16)).view(torch.bfloat16)
     assert torch.equal(values.isnan(), result.isnan())
@@ -74,7 +71,7 @@ def test_rounding_to_bfloat16_is_that_of_torch() -> None:
     """To nearest, ties to even, NaN to NaN."""
     values = torch.cat([_randn(5000, dtype=torch.float32), torch.tensor([1.00390625, 1.01171875, 3.4e38, -0.0])])
     out = np.empty(values.shape[0], np.uint16)
-    _round_all(values.numpy(), out)
+    njit(_round_all)(values.numpy(), out)
     assert np.array_equal(out, as_array(values.bfloat16()))
 
 
@@ -140,7 +137,7 @@ def test_rope_write_rotates_and_stores(kernel: Any, has_norm: bool, dtype: torch
     heads = qkv.view(NUM_TOKENS, -1, dim)
     rotated = [_rope_reference(heads[:, h], norm, cos[positions], sin[positions]) for h in range(6)]
     stored_k = k[block_of.long(), :, offset_of.long()]
-    tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
-    assert torch.allclose(q.float(), torch.stack(rotated[:4], dim=1), **tolerance)
-    assert torch.allclose(stored_k.float(), torch.stack(rotated[4:], dim=1), **tolerance)
+    tolerance = TOLERANCE[dtype]
+    assert torch.allclose(q.float(), torch.stack(rotated[:4], dim=1), rtol=tolerance, atol=tolerance)
+    assert torch.allclose(stored_k.float(), torch.stack(rotated[4:], dim=1), rtol=tolerance, atol=tolerance)
     assert torch.equal(v[block_of.long(), :, offset_of.long()], heads[:, 6:])
