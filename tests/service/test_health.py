@@ -50,6 +50,8 @@ async def test_health_says_what_runs(client: httpx.AsyncClient) -> None:
         "waiting": 0,
         "free_blocks": 1024,
         "num_blocks": 1024,
+        "num_steps": 0,
+        "mean_batch_size": None,
         "is_draining": False,
     }
 
