@@ -12,7 +12,7 @@ from contracts.engine import EngineInfo
 from contracts.errors import StartupError
 from contracts.settings import Settings
 from service.cli_options import resolve_settings, setting_options, verbose_option
-from service.cpu_threads import limit_spinning
+from service.cpu_threads import limit_spinning, share_interpreter
 from service.listen_address import ListenAddress, find_listen_address
 from service.model_check import check_model_exists
 
@@ -37,6 +37,7 @@ def _serve(settings: Settings, address: ListenAddress) -> None:
     """Run until stopped, then end the process. Raises the StartupError that ended the loading of the model."""
     started_s = time.perf_counter()
     limit_spinning(os.environ)
+    share_interpreter()
     from service.app import create_app
     from service.engine_provider import StartupHooks
     from service.granian_server import GranianServer, leave_now, run_event_loop

@@ -122,7 +122,7 @@ async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until the condition holds."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)  # not 0: hundreds of pollers would keep the GIL from the runner thread
 
 
 def tokens_of(deltas: list[GenerationDelta], sample_index: int = 0) -> list[int]:
