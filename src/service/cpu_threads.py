@@ -6,10 +6,10 @@ import sys
 from collections.abc import MutableMapping
 
 SPIN_COUNT = "20000"
-"""libgomp's default of 300,000 turns keeps every core busy between products, which starves the HTTP side and stalls
-for whole time slices when another program wants a core; sleeping at once costs more than a small product. Decode step
-of a 135 M model at 1 / 8 / 32 rows, 2 cores: 19 / 24 / 40 ms with 20,000 turns as with the default, 35 / 43 / 68 ms
-asleep (2026-11-20, Xeon with AMX)."""
+"""libgomp's default of 300,000 turns keeps every core busy between products: seen to stall whole steps when another
+program wanted a core. Sleeping at once costs more than a small product. Decode step of a 135 M model at 1 / 8 / 32
+rows, 2 quiet cores: 19 / 24 / 38 ms by default, 19 / 24 / 40 ms with 20,000 turns, 35 / 43 / 68 ms asleep (2026-11-20,
+Xeon with AMX). How much 20,000 turns help beside a busy program was not measured."""
 
 _CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 

@@ -331,6 +331,7 @@ async def test_drain_aborts_what_is_left_at_its_deadline(rig: Rig) -> None:
 async def test_drain_of_an_idle_engine_ends_at_once(rig: Rig) -> None:
     async with asyncio.timeout(PATIENCE_S):
         await rig.engine.drain(1000.0)
+    assert rig.engine.stats().is_draining
 
 
 @pytest.mark.parametrize("verb", ["schedule", "commit", "expire"])
@@ -365,6 +366,7 @@ async def test_dead_engine_can_be_drained(rig: Rig, monkeypatch: pytest.MonkeyPa
     await read(stream)
     async with asyncio.timeout(PATIENCE_S):
         await rig.engine.drain(1000.0)
+    assert rig.engine.stats().is_draining
 
 
 async def test_real_model_says_the_same_through_the_async_engine(tiny_models: TinyModels) -> None:

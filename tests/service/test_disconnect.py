@@ -77,6 +77,8 @@ async def test_leaving_in_the_middle_of_the_text_frees_the_request(server: FakeS
         received += connection.recv(65536)
     connection.close()
     await wait_for_running(server, 0)
+    health = server.health()
+    assert health["free_blocks"] == health["num_blocks"]
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
@@ -87,6 +89,8 @@ async def test_leaving_frees_all_prompts_and_samples(server: FakeServer, is_stre
     await wait_for_running(server, 3)
     connection.close()
     await wait_for_running(server, 0)
+    health = server.health()
+    assert health["free_blocks"] == health["num_blocks"]
 
 
 async def test_leaving_is_logged_as_499(server: FakeServer) -> None:
