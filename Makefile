@@ -22,12 +22,13 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--custom-compile-command "make lock" --no-annotate --extra build $(UNLOCKED:%=--no-emit-package %)
 
-.PHONY: help install install-test serve test test-all bench lock clean
+.PHONY: help install install-test serve test test-all bench audit lock clean
 
 help:
 	@echo "make serve      serve the built-in model on http://127.0.0.1:8000 (installs first)"
 	@echo "make test       lint, types and tests (installs first);  make test-all  the slow tests too"
 	@echo "make bench      measure a running server;  make lock  renew the locked versions;  make clean"
+	@echo "make audit      ask the advisory databases about the locked versions (ARGS=--strict: a skip fails)"
 
 install: $(VENV)/.installed
 
@@ -38,6 +39,9 @@ serve: install
 
 bench: install
 	@exec $(BIN)/quire bench $(ARGS)
+
+audit: install
+	@$(BIN)/python -m ops.audit --also "$(TORCH)" $(ARGS)
 
 test: install-test
 	$(BIN)/ruff check .

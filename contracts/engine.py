@@ -1,18 +1,24 @@
 """The seam between service and engine: at most five methods, and the stream that carries results back.
 
-Two implementations exist behind it, in process and (in a later release) over a socket; callers cannot tell them apart.
+Two implementations exist behind it, in process and over a socket; callers cannot tell them apart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import Protocol
 
 import msgspec
 
-from contracts.generation import GenerationDelta, GenerationRequest
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from contracts.sampling import SamplingDefaults
+
+MAX_UNREAD_DELTAS = 256
+"""Deltas that may wait in a DeltaStream before its reader counts as stalled."""
+STALL_S = 1.0
+"""How long a reader that is so far behind may stay away; a busy event loop alone does not end a request."""
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +65,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_aborted: int
     num_failed: int
     num_rejected: int
+    """Requests refused because the queue was full."""
+    num_rate_limited: int = 0
+    """Requests refused because their tenant had reached one of its limits."""
     num_preemptions: int
     num_prompt_tokens: int
     num_cached_tokens: int
@@ -67,6 +76,12 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Sum over steps of the sequences in the batch: divided by num_steps, the mean batch size."""
     step_time_s: float
     """Sum over steps of the time in the model and the sampler."""
+    num_out_of_memory: int = 0
+    """Steps that ran out of memory and were computed in parts."""
+    num_consecutive_oom: int = 0
+    """How many of the last steps did so in a row; 0 once a step fits again or the engine is idle."""
+    num_integrity_faults: int = 0
+    """How often the engine found its own books wrong while idle, and began new ones: a bug, to be reported."""
     is_alive: bool
     is_draining: bool
 
@@ -76,16 +91,17 @@ class DeltaStream:
 
     Owner: the task that called `submit`; both sides run in the same event loop. A request with n samples ends when
     each has sent its final delta; the stream then ends too. A failure of the whole engine arrives as final deltas
-    with `finish_reason` ERROR, never as silence.
+    with `finish_reason` LOST, never as silence.
     """
 
-    __slots__ = ("_open", "_pending", "_waiter", "request_id")
+    __slots__ = ("_first_unread_s", "_open", "_pending", "_waiter", "request_id")
 
     def __init__(self, request_id: str, num_samples: int) -> None:
         self.request_id = request_id
         self._open = set(range(num_samples))
         self._pending: deque[GenerationDelta] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._first_unread_s = 0.0
 
     @property
     def is_closed(self) -> bool:
@@ -102,13 +118,33 @@ class DeltaStream:
         """Every sample has ended and everything was taken."""
         return not self._open and not self._pending
 
+    @property
+    def is_stalled(self) -> bool:
+        """The reader is too far behind, and has been away for too long: the engine ends the request."""
+        return len(self._pending) > MAX_UNREAD_DELTAS and time.monotonic() - self._first_unread_s > STALL_S
+
     def put(self, delta: GenerationDelta) -> None:
         """Append one delta; only the engine calls this."""
+        if not self._pending:
+            self._first_unread_s = time.monotonic()
         self._pending.append(delta)
         if delta.finish_reason is not None:
             self._open.discard(delta.sample_index)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def end(self, reason: FinishReason, error: str | None = None) -> None:
+        """End every sample that has not ended; only the engine calls this."""
+        for sample_index in self.open_samples:
+            self.put(
+                GenerationDelta(
+                    request_id=self.request_id,
+                    sample_index=sample_index,
+                    token_ids=[],
+                    finish_reason=reason,
+                    error=error,
+                )
+            )
 
     async def take(self) -> list[GenerationDelta]:
         """Wait until something is ready and return all of it; an empty list says that the stream is over."""
@@ -134,7 +170,8 @@ class Engine(Protocol):
         ...
 
     async def submit(self, request: GenerationRequest) -> DeltaStream:
-        """Admit a request or raise: ContextLengthExceeded, InvalidValue, QueueFull, ShuttingDown, EngineDead."""
+        """Admit a request, or raise ContextLengthExceeded, InvalidValue, QueueFull, RateLimited, ShuttingDown or
+        EngineDead."""
         ...
 
     def abort(self, request_id: str) -> None:

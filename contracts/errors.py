@@ -8,9 +8,12 @@ QuireError
 │   │   ├── UnsupportedParameter    400 unsupported_parameter
 │   │   ├── UnknownParameter        400 unknown_parameter
 │   │   └── ContextLengthExceeded   400 context_length_exceeded
+│   ├── Unauthenticated             401 invalid_api_key
+│   ├── InsufficientScope           403 insufficient_scope
 │   ├── ModelNotFound               404 model_not_found
 │   └── BodyTooLarge                413 request_too_large
 ├── OverloadError                   the same request works later; carries retry_after_s
+│   ├── RateLimited                 429 rate_limit_exceeded
 │   ├── QueueFull                   503 queue_full
 │   ├── DeadlineExceeded            503 deadline_exceeded
 │   └── ShuttingDown                503 shutting_down
@@ -90,6 +93,20 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class Unauthenticated(RequestError):
+    """The request carries no key, or one that is not known."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class InsufficientScope(RequestError):
+    """The key is known but may not do this."""
+
+    status = 403
+    code = "insufficient_scope"
+
+
 class ModelNotFound(RequestError):
     """No model of that name is served here."""
 
@@ -110,6 +127,14 @@ class OverloadError(QuireError):
     status = 503
     type = "overloaded_error"
     should_retry = True
+
+
+class RateLimited(OverloadError):
+    """The key has used up its requests or tokens per minute, or runs as many requests as it may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class QueueFull(OverloadError):

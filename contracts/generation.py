@@ -9,6 +9,21 @@ import msgspec
 from contracts.sampling import SamplingParams
 
 
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """On whose behalf a request runs: what the engine's share and limits are counted by. All requests without a key
+    are one tenant."""
+
+    name: str = ""
+    """The key's label; never the key."""
+    weight: float = 1.0
+    """Share of the engine relative to the other tenants that have work waiting."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Counts prompt and max_tokens when a request is admitted; what was not generated is given back at its end."""
+    max_concurrency: int | None = None
+    """Requests that may be waiting or running at once."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request as the engine sees it: immutable, validated, tokenised."""
 
@@ -23,6 +38,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from submission until the request is ended with DeadlineExceeded."""
     cache_salt: str = ""
     """Requests share prefix blocks only under the same salt."""
+    tenant: Tenant = Tenant()
 
 
 class FinishReason(enum.Enum):
@@ -36,6 +52,8 @@ class FinishReason(enum.Enum):
     """The client went away or cancelled."""
     DEADLINE = "deadline"
     """timeout_s passed."""
+    LOST = "lost"
+    """The engine stopped under the request; it can be sent again."""
     ERROR = "error"
     """The engine failed on this request; `GenerationDelta.error` says how."""
 
@@ -58,7 +76,7 @@ class PhaseTimes(msgspec.Struct, frozen=True, kw_only=True):
     num_preemptions: int = 0
 
 
-class GenerationDelta(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The new tokens of one sample after one step; the last of a sample carries `finish_reason`."""
 
     request_id: str

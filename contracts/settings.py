@@ -5,7 +5,7 @@ The flag of `max_num_seqs` is `--max-num-seqs`, its variable `LLM_MAX_NUM_SEQS`;
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -16,13 +16,30 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 PositiveSeconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 def _help(text: str) -> Meta:
     return Meta(description=text)
 
 
-class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of settings whose secrets are replaced by *** wherever the group is shown."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        hints = get_type_hints(type(self), include_extras=True)
+        values = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [(name, "***" if value is not None and _is_secret(hints[name]) else value) for name, value in values]
+
+
+def _is_secret(annotation: object) -> bool:
+    return any((meta.extra or {}).get("is_secret") for meta in get_args(annotation) if isinstance(meta, Meta))
+
+
+class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the engine loads and how much it may hold."""
 
     model: Annotated[str, _help("Embedded model, local directory or hub name of a transformers checkpoint.")] = (
@@ -53,16 +70,23 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         1_000_000
     )
     priority_ageing_s: Annotated[PositiveSeconds, _help("Seconds of waiting worth one level of priority.")] = 10.0
-    num_threads: Annotated[NonNegative, _help("CPU threads of the model; 0 takes the machine's cores.")] = 0
+    num_threads: Annotated[
+        NonNegative, _help("CPU threads of the model; 0 takes the cores that the process may use.")
+    ] = 0
+    step_timeout_s: Annotated[
+        PositiveSeconds,
+        _help("Seconds, beyond 20 times the longest recent step, after which a step counts as hung."),
+    ] = 4.0
     seed: Annotated[int | None, _help("Seed for requests that give none; default: random for each request.")] = None
     offline: Annotated[bool, _help("Never ask the hub: use local files only (HF_HUB_OFFLINE=1 does the same).")] = False
 
 
-class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the HTTP side listens, limits and logs."""
 
     host: Annotated[str, _help("Address to listen on.")] = "127.0.0.1"
     port: Annotated[Port, _help("Port to listen on; 0 takes a free one.")] = 8000
+    workers: Annotated[Positive, _help("HTTP worker processes in front of the engine.")] = 1
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _help("Least severe log line written.")] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"], _help("auto: console on a terminal, else JSON lines.")
@@ -75,6 +99,36 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     request_timeout_s: Annotated[
         PositiveSeconds | None, _help("Deadline of each request in seconds; default: none.")
     ] = None
+    header_timeout_s: Annotated[PositiveSeconds, _help("Seconds within which a request's headers must arrive.")] = 10.0
+    body_timeout_s: Annotated[PositiveSeconds, _help("Seconds within which a request's body must arrive.")] = 30.0
+    drain_delay_s: Annotated[
+        Seconds, _help("Seconds after SIGTERM in which requests are still taken, while readiness already says no.")
+    ] = 0.0
+    drain_timeout_s: Annotated[
+        Seconds, _help("Seconds after the delay in which running requests may end; then they are ended.")
+    ] = 30.0
+    engine_timeout_s: Annotated[
+        PositiveSeconds, _help("Seconds without a sign of life after which the engine counts as hung and is replaced.")
+    ] = 4.0
+    api_keys: Annotated[
+        str | None,
+        Meta(
+            description="Keys that may use the server, label=key pairs with commas between them.",
+            extra={"is_secret": True},
+        ),
+    ] = None
+    api_keys_file: Annotated[
+        str | None, _help("TOML file of keys with their scopes and limits; read again whenever it changes.")
+    ] = None
+    insecure_no_auth: Annotated[bool, _help("Listen beyond this machine without any key.")] = False
+    allowed_hosts: Annotated[str, _help("Host names, with commas between them, that requests may name.")] = ""
+    cors_origins: Annotated[
+        str, _help("Origins, with commas between them, whose pages may use the API; literal, such as https://a.org.")
+    ] = ""
+    ssl_certfile: Annotated[str | None, _help("PEM certificate chain; serves HTTPS together with --ssl-keyfile.")] = (
+        None
+    )
+    ssl_keyfile: Annotated[str | None, _help("PEM private key of --ssl-certfile.")] = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -95,6 +95,7 @@ class FakeEngine:
         self.failure = FinishReason.ERROR
         self.num_cached_tokens = 0
         self.is_alive = True
+        self.num_consecutive_oom = 0
         self.requests: list[GenerationRequest] = []
         self.aborted: list[str] = []
         self.drains: list[float] = []
@@ -147,6 +148,7 @@ class FakeEngine:
             num_generated_tokens=self.num_generated_tokens,
             num_scheduled_seqs=0,
             step_time_s=0.0,
+            num_consecutive_oom=self.num_consecutive_oom,
             is_alive=self.is_alive,
             is_draining=bool(self.drains),
         )

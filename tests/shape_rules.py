@@ -19,10 +19,14 @@ PURE_BATCHING = (
     "admission",
     "block_pool",
     "block_table",
+    "fair_share",
+    "placement",
     "scheduler",
     "scheduler_config",
     "sequence",
     "step",
+    "tenant_limits",
+    "token_budget",
     "waiting_queue",
 )
 """Modules of batching that are synchronous pure Python."""
@@ -33,13 +37,24 @@ FORBIDDEN_NAMES = frozenset({"utils.py", "base.py", "helpers.py", "common_utils.
 OPEN_HANDLERS = frozenset(
     {
         ("src/batching/async_engine.py", "_run"),
-        ("src/batching/engine.py", "execute_isolated"),
-        ("src/batching/engine.py", "_execute_alone"),
+        ("src/batching/engine.py", "_attempt"),
+        ("src/batching/engine_server.py", "_submit"),
+        ("src/service/engine_process.py", "_serve"),
         ("src/service/engine_provider.py", "_load"),
         ("src/service/routes/generation.py", "_events"),
     }
 )
 """(file, function) that may swallow every exception: step loops and top handlers. Others must raise it again."""
+WALL_CLOCKS = frozenset({"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.datetime.now"})
+DATES = frozenset(
+    {
+        ("src/service/bench/command.py", "build_report"),
+        ("src/service/chat_template.py", "_strftime_now"),
+        ("src/service/engine_provider.py", "_load"),
+        ("src/service/routes/generation.py", "new_head"),
+    }
+)
+"""(file, function) that tell people the time: `created`, the date in a prompt, the date of a report."""
 _UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b")
 
 
@@ -101,17 +116,44 @@ def _imports(tree: ast.Module) -> Iterator[tuple[ast.stmt, list[str]]]:
 
 
 def unsafe_calls(module: Module) -> Iterator[str]:
-    """Data that is run as code, weights that are unpickled, checkpoints that bring their own code."""
+    """Data that is run as code, weights that are unpickled, checkpoints that bring their own code (S35)."""
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called in {"eval", "exec", "compile", "__import__", "torch.load", "os.system"}:
+        if called in {
+            "eval",
+            "exec",
+            "compile",
+            "__import__",
+            "torch.load",
+            "os.system",
+            "yaml.load",
+            "numpy.load",
+            "np.load",
+        }:
             yield f"{module.path}:{node.lineno}: calls {called}"
         for keyword in node.keywords:
             is_true = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
             if keyword.arg in {"trust_remote_code", "shell"} and is_true:
                 yield f"{module.path}:{node.lineno}: passes {keyword.arg}=True"
+
+
+def wall_clocks(module: Module) -> Iterator[str]:
+    """Reads of a clock that may jump, outside the places that show a date to people (R30)."""
+    for function in [module.tree, *_functions(module.tree)]:
+        for node in ast.walk(function):
+            if not isinstance(node, ast.Attribute) or ast.unparse(node) not in WALL_CLOCKS:
+                continue
+            place = str(module.path), getattr(function, "name", "")
+            if _owner(module.tree, node) is function and place not in DATES and module.package != "ops":
+                yield f"{module.path}:{node.lineno}: {place[1]} reads {ast.unparse(node)}; use time.monotonic"
+
+
+def _owner(tree: ast.Module, node: ast.AST) -> ast.AST:
+    """The innermost function around a node, else the module."""
+    around = [function for function in _functions(tree) if any(inner is node for inner in ast.walk(function))]
+    return max(around, key=lambda function: function.lineno) if around else tree
 
 
 def open_handlers(module: Module) -> Iterator[str]:

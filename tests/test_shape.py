@@ -15,6 +15,7 @@ Rule = Callable[[Module], Iterator[str]]
 RULES: list[Rule] = [
     shape_rules.wrong_imports,
     shape_rules.unsafe_calls,
+    shape_rules.wall_clocks,
     shape_rules.open_handlers,
     shape_rules.too_large,
     shape_rules.bad_names_and_words,
@@ -52,6 +53,11 @@ def test_every_place_that_may_catch_everything_still_does(modules: list[Module])
         (shape_rules.unsafe_calls, "ops/x.py", "torch.load('a')"),
         (shape_rules.unsafe_calls, "src/service/x.py", "eval('1')"),
         (shape_rules.unsafe_calls, "src/batching/x.py", "f(trust_remote_code=True)"),
+        (shape_rules.wrong_imports, "src/batching/x.py", "def f():\n    from cloudpickle import loads"),
+        (shape_rules.unsafe_calls, "src/batching/x.py", "yaml.load(text)"),
+        (shape_rules.wall_clocks, "src/batching/x.py", "def f():\n  return time.time() + 5"),
+        (shape_rules.wall_clocks, "src/service/x.py", "START = datetime.now()"),
+        (shape_rules.wall_clocks, "src/service/x.py", "clock = time.time"),
         (shape_rules.open_handlers, "src/service/x.py", "def f():\n  try: g()\n  except (OSError, Exception): pass"),
         (shape_rules.open_handlers, "src/service/x.py", "def f():\n  try: g()\n  except: pass"),
         (shape_rules.too_large, "src/service/x.py", "\n" * 401),
@@ -71,6 +77,7 @@ def test_rule_sees_the_breach(rule: Rule, path: str, text: str) -> None:
     [
         (shape_rules.wrong_imports, "src/service/x.py", "def f():\n    from batching.offline import OfflineEngine"),
         (shape_rules.wrong_imports, "src/batching/sampler.py", "import torch"),
+        (shape_rules.wall_clocks, "src/batching/x.py", "def f():\n  return time.monotonic()"),
         (shape_rules.too_large, "src/batching/kernels/x.py", "\n" * 500),
         (shape_rules.too_large, "src/service/x.py", "def f(self, a, b, c, d, e, f, g): ..."),
         (shape_rules.open_handlers, "src/service/x.py", "def f():\n  try: g()\n  except OSError: pass"),

@@ -43,6 +43,14 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
     prompt_cache_breakpoint: Any = None
 
+    # What parts of other types carry; refused in a text part.
+    image_url: Any = None
+    video_url: Any = None
+    audio_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+    refusal: Any = None
+
 
 Content = str | list[ContentPart]
 

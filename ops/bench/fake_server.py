@@ -81,7 +81,7 @@ class FakeServer:
         self.requests.append(wanted)
         match wanted.model:
             case "refuse":
-                _write_whole(writer, b"503 Service Unavailable", REFUSAL)
+                _write_whole(writer, b"503 Service Unavailable\r\nRetry-After: 3", REFUSAL)
             case "silent":
                 await asyncio.Event().wait()
             case "cut-midway":

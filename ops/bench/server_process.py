@@ -142,6 +142,21 @@ class ServerProcess:
             time.sleep(POLL_INTERVAL_S)
         raise ServerFailed(f"{self.name} gave no answer in {timeout_s:g} s ({problem}):\n{self.read_log_end()}")
 
+    @property
+    def pid(self) -> int:
+        """Of the process that was started. Raises ServerFailed outside the context."""
+        if self._process is None:
+            raise ServerFailed(f"{self.name} was not started")
+        return self._process.pid
+
+    def stop(self, timeout_s: float) -> int | None:
+        """Send SIGTERM to the process alone, as an init system does; its exit code, or None where it stays."""
+        os.kill(self.pid, signal.SIGTERM)
+        try:
+            return None if self._process is None else self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
     def read_log_end(self) -> str:
         """The last lines that the server wrote."""
         self._log.seek(0)

@@ -47,6 +47,8 @@ class Admission:
             raise InvalidValue(f"n is {request.num_samples}, at least 1 is needed", param="n")
         if request.sampling.max_tokens < 1:
             raise InvalidValue(f"max_tokens is {request.sampling.max_tokens}, at least 1 is needed", param="max_tokens")
+        if not 0.0 < request.tenant.weight < math.inf:
+            raise InvalidValue(f"the weight of the tenant is {request.tenant.weight}, a number above 0 is needed")
         if not 0 <= min(request.prompt_token_ids) <= max(request.prompt_token_ids) < self._config.vocab_size:
             raise InvalidValue(f"prompt token ids must lie in 0..{self._config.vocab_size - 1}", param="prompt")
 

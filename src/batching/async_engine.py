@@ -10,17 +10,42 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import structlog
 
 from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
 from batching.model_loader import ProgressCallback, no_progress
+from batching.step_timer import StepTimer
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import EngineDead, ShuttingDown
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from contracts.settings import EngineSettings
 
 log = structlog.get_logger("quire.engine")
+
+
+class DeltaSink(Protocol):
+    """Where the deltas of one request go: a DeltaStream, or one end of a socket."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def is_closed(self) -> bool:
+        """Every sample has ended."""
+        ...
+
+    @property
+    def is_stalled(self) -> bool:
+        """Nobody takes what is put; the request is ended."""
+        ...
+
+    def put(self, delta: GenerationDelta) -> None: ...
+
+    def end(self, reason: FinishReason, error: str | None = None) -> None:
+        """Put a last delta for every sample that has not ended."""
+        ...
 
 
 class AsyncEngine:
@@ -36,7 +61,9 @@ class AsyncEngine:
         self._scheduler = core.scheduler
         self._executor = executor
         self._clock = clock
-        self._streams: dict[str, DeltaStream] = {}
+        self._sinks: dict[str, DeltaSink] = {}
+        self.timer = StepTimer()
+        """Says how long the step in flight has run; a watchdog in another thread may read it."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,17 +84,21 @@ class AsyncEngine:
         return self._core.info
 
     async def submit(self, request: GenerationRequest) -> DeltaStream:
-        """Admit a request or raise: ContextLengthExceeded, InvalidValue, QueueFull, ShuttingDown, EngineDead."""
+        """Admit a request or raise: ContextLengthExceeded, InvalidValue, OverloadError or EngineDead."""
+        stream = DeltaStream(request.request_id, request.num_samples)
+        self.admit(request, stream)
+        return stream
+
+    def admit(self, request: GenerationRequest, sink: DeltaSink) -> None:
+        """Admit a request whose deltas go to `sink`, or raise as `submit` does."""
         if self._death is not None:
             raise EngineDead(self._death)
         if self._is_draining:
             raise ShuttingDown("the server is shutting down and takes no new requests", retry_after_s=5.0)
         self._scheduler.submit(request, self._clock())
-        stream = DeltaStream(request.request_id, request.num_samples)
-        self._streams[request.request_id] = stream
+        self._sinks[request.request_id] = sink
         self._idle.clear()
         self._wake.set()
-        return stream
 
     def abort(self, request_id: str) -> None:
         """End a request now; its blocks are free at the next step boundary."""
@@ -82,12 +113,16 @@ class AsyncEngine:
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            for request_id in list(self._streams):
+            for request_id in list(self._sinks):
                 self.abort(request_id)
         self._loop_task.cancel()
         await asyncio.gather(self._loop_task, return_exceptions=True)
         self._idle.set()  # drained twice, the second call has nothing to wait for
         await asyncio.to_thread(self._executor.shutdown)
+
+    async def wait_until_ended(self) -> None:
+        """Return when the loop has ended: after `drain`, or because something has killed it."""
+        await asyncio.wait({self._loop_task})
 
     async def _run(self) -> None:
         """schedule -> execute -> commit until cancelled; whatever escapes a step kills the engine, loudly."""
@@ -101,6 +136,8 @@ class AsyncEngine:
     async def _step(self) -> None:
         scheduler = self._scheduler
         if not scheduler.has_work:
+            if (fault := scheduler.repair_idle()) is not None:
+                log.error("integrity_fault_repaired", fault=fault)
             self._idle.set()
             self._wake.clear()
             await self._wake.wait()
@@ -110,31 +147,33 @@ class AsyncEngine:
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
-        output = await loop.run_in_executor(self._executor, execute_isolated, self._core.runner, plan, log.error)
+        with self.timer:
+            output = await loop.run_in_executor(self._executor, execute_isolated, self._core.runner, plan, log.error)
         self._deliver(scheduler.commit(output, self._clock()))
 
     def _deliver(self, deltas: list[GenerationDelta]) -> None:
-        streams = self._streams
+        sinks = self._sinks
         for delta in deltas:
-            stream = streams.get(delta.request_id)
-            if stream is not None:
-                stream.put(delta)
-                if stream.is_closed:
-                    del streams[delta.request_id]
+            sink = sinks.get(delta.request_id)
+            if sink is None:
+                continue
+            sink.put(delta)
+            if sink.is_closed:
+                del sinks[delta.request_id]
+            elif sink.is_stalled:
+                self._drop(sink)
+
+    def _drop(self, sink: DeltaSink) -> None:
+        """End a request that nobody reads, so that neither its blocks nor its tokens pile up."""
+        log.warning("slow_reader_dropped", request_id=sink.request_id)
+        del self._sinks[sink.request_id]
+        sink.end(FinishReason.ERROR, "the reader fell too far behind")
+        self._scheduler.abort(sink.request_id, self._clock())
 
     def _die(self, reason: str) -> None:
         """End every open request with an error: nobody is left waiting."""
         self._death = reason
-        for stream in list(self._streams.values()):
-            for sample_index in stream.open_samples:
-                stream.put(
-                    GenerationDelta(
-                        request_id=stream.request_id,
-                        sample_index=sample_index,
-                        token_ids=[],
-                        finish_reason=FinishReason.ERROR,
-                        error=reason,
-                    )
-                )
-        self._streams.clear()
+        for sink in list(self._sinks.values()):
+            sink.end(FinishReason.LOST, reason)
+        self._sinks.clear()
         self._idle.set()

@@ -6,10 +6,10 @@ A block is in exactly one state: referenced (ref count > 0), cached (ref 0, key 
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 
-from batching.block_table import BlockKey
+from batching.block_table import BlockKey, is_same_content
 
 
 class BlockPoolCorrupt(RuntimeError):
@@ -45,12 +45,17 @@ class BlockPool:
 
     def match(self, keys: Iterable[BlockKey]) -> list[int]:
         """The longest run of leading keys that are cached, as block ids; takes no reference."""
-        block_ids = []
+        block_ids: list[int] = []
+        parent: BlockKey | None = None  # of the next block: a match so far, as the pool knows it
         for key in keys:
             block_id = self._digest_to_block.get(key.digest)
-            if block_id is None or self._keys[block_id] != key:
+            found = None if block_id is None else self._keys[block_id]
+            if block_id is None or found is None or found.token_ids != key.token_ids:
+                break
+            if not is_same_content(found.parent, parent or key.parent):
                 break
             block_ids.append(block_id)
+            parent = found
         return block_ids
 
     def acquire(self, block_ids: list[int]) -> None:
@@ -114,17 +119,40 @@ class BlockPool:
         """Empty the prefix cache."""
         self.forget(range(self.num_blocks))
 
+    def reset(self) -> None:
+        """Make every block empty and free, whatever the books say; nobody may hold one."""
+        self._num_refs = [0] * self.num_blocks
+        self._keys = [None] * self.num_blocks
+        self._digest_to_block = {}
+        self._free = OrderedDict.fromkeys(range(self.num_blocks))
+
+    def check_idle(self) -> None:
+        """Raise BlockPoolCorrupt if any block is held, lost or half known; quick enough for every idle moment."""
+        if any(self._num_refs) or len(self._free) != self.num_blocks:
+            num_held = self.num_blocks - self._num_refs.count(0)
+            raise BlockPoolCorrupt(f"nothing is live, but {num_held} blocks are held and {len(self._free)} are free")
+        num_keys = self.num_blocks - self._keys.count(None)
+        if num_keys != len(self._digest_to_block):
+            raise BlockPoolCorrupt(f"{num_keys} blocks have a key, {len(self._digest_to_block)} can be found")
+
     def check_integrity(self, tables: Iterable[list[int]]) -> None:
         """Raise BlockPoolCorrupt unless the counts equal the live `tables` and every block is in one state."""
-        expected = Counter(block_id for table in tables for block_id in table)
-        for block_id, num_refs in enumerate(self._num_refs):
-            if num_refs != expected[block_id]:
-                raise BlockPoolCorrupt(f"block {block_id} has {num_refs} references, tables hold {expected[block_id]}")
-            if (num_refs == 0) != (block_id in self._free):
-                raise BlockPoolCorrupt(f"block {block_id} with {num_refs} references is on the wrong side of the list")
+        expected = [0] * self.num_blocks
+        for table in tables:
+            for block_id in table:
+                expected[block_id] += 1
+        if expected != self._num_refs:
+            wrong = [block_id for block_id, count in enumerate(self._num_refs) if count != expected[block_id]]
+            raise BlockPoolCorrupt(
+                f"block {wrong[0]} has {self._num_refs[wrong[0]]} references, tables hold {expected[wrong[0]]}"
+            )
+        if len(self._free) != expected.count(0) or any(expected[block_id] for block_id in self._free):
+            raise BlockPoolCorrupt(
+                f"a block is on the wrong side of the free list: {len(self._free)} are on it, not {expected.count(0)}"
+            )
         for digest, block_id in self._digest_to_block.items():
             key = self._keys[block_id]
             if key is None or key.digest != digest:
                 raise BlockPoolCorrupt(f"block {block_id} is found under a key that is not its own")
-        if sum(key is not None for key in self._keys) != len(self._digest_to_block):
+        if self.num_blocks - self._keys.count(None) != len(self._digest_to_block):
             raise BlockPoolCorrupt("a block has a key under which it cannot be found")

@@ -8,14 +8,26 @@ from array import array
 import msgspec
 
 
-class BlockKey(msgspec.Struct, frozen=True, array_like=True):
-    """What a full block holds: a digest chained over everything before it, and the block's own tokens.
+class BlockKey(msgspec.Struct, frozen=True, array_like=True, eq=False):
+    """What a full block holds: its tokens, after everything that its parents hold. The first parent holds the salt.
 
-    Equal digests are not trusted alone: a hit also compares the tokens.
+    The digest is chained over all of it, but equal digests are not trusted: a hit compares salt and tokens.
     """
 
     digest: bytes
     token_ids: tuple[int, ...]
+    parent: BlockKey | None = None
+    """None for a root, which stands before the first block."""
+    salt: str = ""
+
+
+def is_same_content(left: BlockKey | None, right: BlockKey | None) -> bool:
+    """Whether two keys stand for equal tokens after equal parents; quick where they share a parent."""
+    while left is not right:
+        if left is None or right is None or left.token_ids != right.token_ids or left.salt != right.salt:
+            return False
+        left, right = left.parent, right.parent
+    return True
 
 
 def num_blocks_for(num_tokens: int, block_size: int) -> int:
@@ -23,10 +35,15 @@ def num_blocks_for(num_tokens: int, block_size: int) -> int:
     return -(-num_tokens // block_size)
 
 
-def chain_key(parent_digest: bytes, token_ids: list[int]) -> BlockKey:
-    """Key of the block `token_ids` after a prefix with `parent_digest`: SHA-256 over both, cut to 128 bits."""
-    digest = hashlib.sha256(parent_digest + array("q", token_ids).tobytes()).digest()[:16]
-    return BlockKey(digest, tuple(token_ids))
+def root_key(salt: str) -> BlockKey:
+    """The key before the first block of everything under one salt."""
+    return BlockKey(hashlib.sha256(salt.encode()).digest(), (), salt=salt)
+
+
+def chain_key(parent: BlockKey, token_ids: list[int]) -> BlockKey:
+    """Key of the block `token_ids` after `parent`: its digest is SHA-256 over both, cut to 128 bits."""
+    digest = hashlib.sha256(parent.digest + array("q", token_ids).tobytes()).digest()[:16]
+    return BlockKey(digest, tuple(token_ids), parent)
 
 
 class BlockTable:
@@ -43,7 +60,7 @@ class BlockTable:
         self.block_ids: list[int] = []
         self.keys: list[BlockKey] = []
         self.num_registered = 0
-        self._root = hashlib.sha256(salt.encode()).digest()
+        self._root = root_key(salt)
 
     def num_missing_blocks(self, num_tokens: int) -> int:
         """Blocks to add before `num_tokens` tokens fit."""
@@ -53,7 +70,7 @@ class BlockTable:
         """Compute the keys of all full blocks among the first `num_tokens` of `token_ids`."""
         size = self.block_size
         for index in range(len(self.keys), num_tokens // size):
-            parent = self.keys[index - 1].digest if index else self._root
+            parent = self.keys[index - 1] if index else self._root
             self.keys.append(chain_key(parent, token_ids[index * size : (index + 1) * size]))
 
     def clear(self) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -13,16 +12,20 @@ import torch
 
 from batching.forward import select_forward
 from batching.kv_cache import KVCachePool, default_cache_bytes, num_blocks_within, token_bytes
+from batching.machine import num_cores
 from batching.model_loader import LoadedModel, ProgressCallback, load_model
 from batching.model_runner import ModelRunner
 from batching.sampler import Sampler
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
-from batching.step import SampledToken, SchedulerOutput, StepOutput
+from batching.step import SampledToken, SchedulerOutput, StepOutput, halved_chunk, halved_rows
 from batching.warm_up import warm_up
 from contracts.engine import EngineInfo, EngineStats
 from contracts.settings import EngineSettings
 from contracts.sizes import parse_bytes
+
+CPU_ALLOCATION_FAILED = "DefaultCPUAllocator: can't allocate memory"
+"""How torch 2.13 words it, in a plain RuntimeError."""
 
 
 class Runner(Protocol):
@@ -41,7 +44,7 @@ class EngineCore(msgspec.Struct, kw_only=True):
 
 def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore:
     """Load the model, size the KV cache, warm up. Blocks for seconds; raises StartupError with the reason."""
-    torch.set_num_threads(settings.num_threads or os.cpu_count() or 1)
+    torch.set_num_threads(settings.num_threads or num_cores())
     loaded = load_model(settings, on_progress)
     on_progress("allocating the KV cache", None)
     pool = allocate_cache(settings, loaded)
@@ -115,33 +118,75 @@ def scheduler_config(settings: EngineSettings, info: EngineInfo) -> SchedulerCon
     )
 
 
+class StepFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a plan, or a part of it, could not be executed. Holds no exception: its frames would hold the tensors."""
+
+    name: str
+    error: str
+    is_out_of_memory: bool
+
+
 def execute_isolated(runner: Runner, plan: SchedulerOutput, log: Callable[..., object]) -> StepOutput:
-    """Execute a plan; if that raises, execute its rows one by one, so that only those that raise fail.
+    """Execute a plan; if that raises, execute its halves, and so on, so that only the rows that raise alone fail.
 
     Computing a row twice is harmless: it writes the same K and V to the same slots.
     """
+    started_s = time.perf_counter()
+    outcome = _attempt(runner, plan)
+    if isinstance(outcome, StepOutput):
+        return outcome
+    log(
+        "step_failed",
+        step_id=plan.step_id,
+        num_sequences=len(plan.sequences),
+        num_tokens=plan.num_tokens,
+        error=outcome.error,
+        is_out_of_memory=outcome.is_out_of_memory,
+    )
+    failures = [outcome]
+    sampled = _execute_parts(runner, plan, failures)
+    return StepOutput(
+        step_id=plan.step_id,
+        sampled=sampled,
+        duration_s=time.perf_counter() - started_s,
+        was_out_of_memory=any(failure.is_out_of_memory for failure in failures),
+    )
+
+
+def _attempt(runner: Runner, plan: SchedulerOutput) -> StepOutput | StepFailure:
     try:
         return runner.execute(plan)
     except Exception as error:
-        log("step_failed", step_id=plan.step_id, num_sequences=len(plan.sequences), error=repr(error))
-        started_s = time.perf_counter()
-        sampled = [_execute_alone(runner, plan, index) for index in range(len(plan.sequences))]
-        return StepOutput(step_id=plan.step_id, sampled=sampled, duration_s=time.perf_counter() - started_s)
+        return StepFailure(name=type(error).__name__, error=repr(error), is_out_of_memory=is_out_of_memory(error))
 
 
-def _execute_alone(runner: Runner, plan: SchedulerOutput, index: int) -> SampledToken | None:
-    row = plan.sequences[index]
-    alone = SchedulerOutput(
-        step_id=plan.step_id,
-        sequences=[row],
-        num_tokens=len(row.token_ids),
-        num_decodes=int(index < plan.num_decodes),
-        blocks_to_clear=plan.blocks_to_clear if index == 0 else [],
-    )
-    try:
-        return runner.execute(alone).sampled[0]
-    except Exception as error:
-        return SampledToken(token_id=0, error=f"the model failed on this request ({type(error).__name__})")
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch has no type of its own for that on a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and CPU_ALLOCATION_FAILED in str(error)
+
+
+def _execute_parts(runner: Runner, plan: SchedulerOutput, failures: list[StepFailure]) -> list[SampledToken | None]:
+    """Execute the halves of a plan that just failed, for the last reason in `failures`; further ones are added.
+
+    Several rows are halved; a lone one only if its tokens were too many for the memory.
+    """
+    if len(plan.sequences) > 1:
+        return [token for half in halved_rows(plan) for token in _execute_part(runner, half, failures)]
+    if failures[-1].is_out_of_memory and plan.num_tokens > 1:
+        first, last = halved_chunk(plan)
+        stopped = _execute_part(runner, first, failures)
+        return stopped if stopped[0] is not None else _execute_part(runner, last, failures)
+    return [SampledToken(token_id=0, error=f"the model failed on this request ({failures[-1].name})")]
+
+
+def _execute_part(runner: Runner, part: SchedulerOutput, failures: list[StepFailure]) -> list[SampledToken | None]:
+    outcome = _attempt(runner, part)
+    if isinstance(outcome, StepOutput):
+        return outcome.sampled
+    failures.append(outcome)
+    return _execute_parts(runner, part, failures)
 
 
 def snapshot(scheduler: Scheduler, *, is_alive: bool, is_draining: bool) -> EngineStats:
@@ -160,12 +205,16 @@ def snapshot(scheduler: Scheduler, *, is_alive: bool, is_draining: bool) -> Engi
         num_aborted=counters.num_aborted,
         num_failed=counters.num_failed,
         num_rejected=scheduler.admission.num_rejected,
+        num_rate_limited=scheduler.limits.num_refused,
         num_preemptions=counters.num_preemptions,
         num_prompt_tokens=counters.num_prompt_tokens,
         num_cached_tokens=counters.num_cached_tokens,
         num_generated_tokens=counters.num_generated_tokens,
         num_scheduled_seqs=counters.num_scheduled_seqs,
         step_time_s=counters.step_time_s,
+        num_out_of_memory=counters.num_out_of_memory,
+        num_consecutive_oom=scheduler.token_budget.num_consecutive_oom,
+        num_integrity_faults=counters.num_integrity_faults,
         is_alive=is_alive,
         is_draining=is_draining,
     )

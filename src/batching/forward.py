@@ -26,7 +26,7 @@ at other places than transformers does (the fused residual stream is float32), w
 
 
 class Forward(Protocol):
-    """One packed forward pass: logits `[len(step.sample_rows), vocab]` of the rows that sample."""
+    """One packed forward pass: logits `[len(step.logit_rows), vocab]`, one row for each sequence."""
 
     def __call__(self, step: StepInput) -> torch.Tensor: ...
 
@@ -43,7 +43,7 @@ class GenericForward:
 
     def __call__(self, step: StepInput) -> torch.Tensor:
         self._backend.begin(step)
-        rows = torch.tensor(step.sample_rows, dtype=torch.int64, device=self._device)
+        rows = torch.tensor(step.logit_rows, dtype=torch.int64, device=self._device)
         output = self._model(
             input_ids=input_ids(step, self._device),
             position_ids=position_ids(step, self._device),

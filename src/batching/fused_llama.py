@@ -94,7 +94,7 @@ class FusedForward:
             attended = self._attend(layer, rows)
             norm(residual, as_array(attended), layer.post_norm, self._eps, rows.normed_array)
             x = self._feed_forward(layer, rows)
-        return self._logits(residual, x, np.array(step.sample_rows, np.int64))
+        return self._logits(residual, x, np.array(step.logit_rows, np.int64))
 
     def _attend(self, layer: FusedLayer, rows: StepRows) -> torch.Tensor:
         qkv = layer.qkv(rows.normed)
@@ -111,13 +111,13 @@ class FusedForward:
         silu_mul(as_array(gate_up)[: rows.num_tokens], rows.activated_array)
         return layer.down(rows.activated)[: rows.num_tokens]
 
-    def _logits(self, residual: Any, x: torch.Tensor, sample_rows: Any) -> torch.Tensor:
-        """Final norm and output matrix, for the rows that sample only."""
-        num_rows = len(sample_rows)
-        last = x[torch.from_numpy(sample_rows)]
+    def _logits(self, residual: Any, x: torch.Tensor, logit_rows: Any) -> torch.Tensor:
+        """Final norm and output matrix, for the last row of each sequence only."""
+        num_rows = len(logit_rows)
+        last = x[torch.from_numpy(logit_rows)]
         final = last.new_zeros(padded_rows(num_rows), last.shape[1])
         out = as_array(final)[:num_rows]
-        layer_cpu.add_rms_norm_serial(residual[sample_rows], as_array(last), self._final_norm, self._eps, out)
+        layer_cpu.add_rms_norm_serial(residual[logit_rows], as_array(last), self._final_norm, self._eps, out)
         return self._head(final)[:num_rows]
 
 

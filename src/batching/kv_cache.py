@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import torch
 
+from batching.machine import free_bytes
 from contracts.errors import NotEnoughMemory
 
 MIN_DEFAULT_CPU_BYTES = 512 * 1024 * 1024
@@ -29,8 +31,16 @@ class LayerCache:
     def __init__(self, shape: LayerShape, num_blocks: int, block_size: int, like: torch.Tensor) -> None:
         self.block_size = block_size
         rows = (num_blocks, shape.num_kv_heads, block_size)
-        self.k = torch.zeros(*rows, shape.k_dim, dtype=like.dtype, device=like.device)
-        self.v = torch.zeros(*rows, shape.v_dim, dtype=like.dtype, device=like.device)
+        self.k = _zeros((*rows, shape.k_dim), like)
+        self.v = _zeros((*rows, shape.v_dim), like)
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """torch.zeros, but on a CPU the pages are taken only when they are first written: torch would write them all."""
+    if like.device.type != "cpu":
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    num_bytes = like.dtype.itemsize * int(np.prod(shape))
+    return torch.from_numpy(np.zeros(num_bytes, np.uint8)).view(like.dtype).view(shape)
 
 
 class KVCachePool:
@@ -75,14 +85,7 @@ def free_memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123 (a file of the kernel)
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux: fall through to a cautious constant
-    return 4 * 1024**3
+    return free_bytes()
 
 
 def num_blocks_within(cache_bytes: int, block_bytes: int, min_tokens: int, block_size: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -39,6 +40,9 @@ UNREADABLE = (
     ValueError,
 )
 """What transformers raises for a config or weights that make no sense: it checks little before it computes."""
+
+MAX_PACKING = 16
+"""Parameters that one stored number can stand for: 4-bit weights in int32 are 8, and some are shared."""
 
 ProgressCallback = Callable[[str, float | None], None]
 """Called with a stage and, where known, the fraction done (0..1)."""
@@ -147,6 +151,7 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
     generation = read_generation_config(path)
     device, dtype = resolve_device(settings.device), resolve_dtype(settings.dtype, config)
     on_progress("loading weights", None)
+    _check_num_parameters(path, config)
     model = _read_weights(path, config, device, dtype)
     text_config = config.get_text_config()
     on_progress("checking the layers", None)
@@ -168,6 +173,28 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
         weight_bytes=sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         load_s=time.monotonic() - started_s,
     )
+
+
+def _check_num_parameters(path: Path, config: Any) -> None:
+    """Refuse a config that describes far more than the files hold: transformers would allocate it all to say so."""
+    try:
+        with torch.device("meta"):
+            # Named here, for a name in the config could be that of a kernel on the hub.
+            described = AutoModelForCausalLM.from_config(config, attn_implementation="eager", trust_remote_code=False)
+        num_stored = sum(_num_elements(file) for file in sorted(path.glob("*.safetensors")))
+    except UNREADABLE as error:
+        raise ModelNotUsable(f"the weights in {path} cannot be loaded: {error or type(error).__name__}") from error
+    num_described = sum(parameter.numel() for parameter in described.parameters())
+    if num_described > MAX_PACKING * num_stored:
+        raise ModelNotUsable(
+            f"{path / 'config.json'} describes a model of {num_described} parameters, but the weights beside it are "
+            f"{num_stored} numbers: they do not belong together; download the model again"
+        )
+
+
+def _num_elements(file: Path) -> int:
+    with safe_open(file, framework="pt") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 (no iterator)
 
 
 def _read_weights(path: Path, config: Any, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:

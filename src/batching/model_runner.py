@@ -1,5 +1,8 @@
 """Executes one plan: tensors from the plan, one packed forward pass, sampling of the rows that are due.
 
+The last row of every sequence gets logits, also of those that do not sample: broken numbers in a chunk reach its last
+row wherever that attends to them, so that the sequence fails in the step that broke it and nobody finds its blocks.
+
 Owns the model, the KV tensors and the sampler; used by one thread only. Knows nothing of queues or requests.
 """
 
@@ -32,9 +35,10 @@ class ModelRunner:
             self._pool.clear(plan.blocks_to_clear)
         step = StepInput(plan, self._pool.block_size)
         logits = self._forward(step)
+        num_sampling = len(step.sampling)
+        tokens = self._sampler.sample(logits[:num_sampling], step.sampling)
+        errors = self._sampler.check(logits[num_sampling:], step.checked)
         sampled: list[SampledToken | None] = [None] * len(plan.sequences)
-        if step.sampling:
-            tokens = self._sampler.sample(logits, step.sampling)
-            for index, token in zip(step.sample_index, tokens, strict=True):
-                sampled[index] = token
+        for index, token in zip(step.sample_index + step.checked_index, [*tokens, *errors], strict=True):
+            sampled[index] = token
         return StepOutput(step_id=plan.step_id, sampled=sampled, duration_s=time.perf_counter() - started_s)

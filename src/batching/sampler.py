@@ -78,6 +78,16 @@ class Sampler:
             for index, (token_id, error) in enumerate(zip(token_ids, errors, strict=True))
         ]
 
+    def check(self, logits: torch.Tensor, rows: list[ScheduledSequence]) -> list[SampledToken | None]:
+        """An error for each row whose logits are not finite, for rows that choose no token yet; shaped as `sample`."""
+        if not rows:
+            return []
+        _, usable = self._kernel.argmax(logits[:, : self._vocab_size])
+        return [
+            None if flag else SampledToken(token_id=0, error=RAW_ERROR.format(position=row.context_len))
+            for flag, row in zip(usable, rows, strict=True)
+        ]
+
     def _choose(self, raw: torch.Tensor, rows: list[ScheduledSequence]) -> tuple[list[int], list[str | None]]:
         """Choose for rows without edits on the raw logits, and for the others on an edited float32 copy."""
         token_ids = [0] * len(rows)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 
 from batching.admission import Admission
-from batching.block_pool import BlockPool
-from batching.block_table import BlockTable
+from batching.block_pool import BlockPool, BlockPoolCorrupt
+from batching.fair_share import FairShare
+from batching.placement import num_blocks_kept_free, place
 from batching.scheduler_config import Counters, SchedulerConfig
-from batching.sequence import Sequence, SequenceStatus
+from batching.sequence import Sequence, SequenceStatus, sequence_of
 from batching.step import SampledToken, ScheduledSequence, SchedulerOutput, StepOutput
+from batching.tenant_limits import TenantLimits
+from batching.token_budget import TokenBudget
 from batching.waiting_queue import WaitingQueue
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, TokenLogprob
-
-MAX_OPTIMISTIC_PREEMPTIONS = 2
-"""A sequence preempted this often is admitted again only when everything it can still need is free."""
 
 
 class Scheduler:
@@ -33,7 +33,10 @@ class Scheduler:
         self.config = config
         self.pool = BlockPool(config.num_blocks)
         self.counters = Counters()
-        self.waiting = WaitingQueue()
+        self.shares = FairShare()
+        self.limits = TenantLimits()
+        self.token_budget = TokenBudget()
+        self.waiting = WaitingQueue(self.shares)
         self.admission = Admission(config, self.waiting)
         self._running: list[Sequence] = []
         """In `order`; kept sorted at admission."""
@@ -69,9 +72,10 @@ class Scheduler:
     def submit(self, request: GenerationRequest, now_s: float) -> None:
         """Queue every sample of a request, or raise and queue none.
 
-        Raises ContextLengthExceeded, InvalidValue or QueueFull.
+        Raises ContextLengthExceeded, InvalidValue, QueueFull or RateLimited.
         """
         self.admission.check(request, self.num_waiting, is_known=request.request_id in self._requests)
+        self.limits.admit(request, now_s)
         order = now_s + request.priority * self.config.priority_ageing_s
         samples = [self._new_sequence(request, index, now_s, order) for index in range(request.num_samples)]
         self._requests[request.request_id] = samples
@@ -79,26 +83,14 @@ class Scheduler:
         self._earliest_deadline_s = min(self._earliest_deadline_s, deadline_s)
         self.counters.num_requests += 1
         self.counters.num_prompt_tokens += len(request.prompt_token_ids)
+        self.shares.open(request.tenant.name)
         self.waiting.push(samples[0])
         if len(samples) > 1:
             self._parked[request.request_id] = samples[1:]
 
     def _new_sequence(self, request: GenerationRequest, index: int, now_s: float, order: float) -> Sequence:
-        # Without the prefix cache, a salt of its own lets the samples of one request still share their prompt.
-        salt = f"shared:{request.cache_salt}" if self.config.enable_prefix_caching else f"own:{request.request_id}"
-        stop_ids = frozenset(request.sampling.stop_token_ids)
-        if not request.sampling.ignore_eos:
-            stop_ids |= self.config.eos_token_ids
         self._next_seq_id += 1
-        return Sequence(
-            self._next_seq_id,
-            request,
-            index,
-            block_table=BlockTable(self.config.block_size, salt),
-            stop_ids=stop_ids,
-            submitted_s=now_s,
-            order=order,
-        )
+        return sequence_of(request, index, self.config, seq_id=self._next_seq_id, submitted_s=now_s, order=order)
 
     def abort(self, request_id: str, now_s: float) -> list[GenerationDelta]:
         """End all samples of a request; unknown or ended ids give nothing."""
@@ -125,7 +117,7 @@ class Scheduler:
             raise RuntimeError("schedule was called before the step in flight was committed")
         rows = self._schedule_decodes()
         num_decodes = len(rows)
-        budget = self.config.max_num_batched_tokens - num_decodes
+        budget = self.token_budget.num_tokens(self.config) - num_decodes
         if num_decodes:
             budget = min(budget, self.config.max_prefill_tokens_while_decoding)
         budget = self._schedule_prefills(rows, budget)
@@ -180,7 +172,7 @@ class Scheduler:
         return budget
 
     def _admit(self, rows: list[ScheduledSequence], budget: int, now_s: float) -> None:
-        """Move waiting sequences into the batch, strictly in order: who does not fit holds back those behind."""
+        """Move waiting sequences into the batch, strictly in turn: who does not fit holds back those behind."""
         while budget > 0 and len(self._running) < self.config.max_num_seqs:
             sequence = self.waiting.peek()
             if sequence is None or not self._place(sequence):
@@ -191,6 +183,7 @@ class Scheduler:
                 sequence.scheduled_s = now_s
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self.counters.num_cached_tokens += sequence.num_cached_tokens
+                self.shares.charge(sequence.request.tenant, sequence.num_remaining_tokens)
             self._running.append(sequence)
             self._running.sort(key=lambda running: running.order)
             num_tokens = min(sequence.num_remaining_tokens, budget)
@@ -198,50 +191,13 @@ class Scheduler:
             budget -= num_tokens
 
     def _place(self, sequence: Sequence) -> bool:
-        """Give a waiting sequence its cached prefix and blocks for all its known tokens, if they are free."""
-        table = sequence.block_table
-        # The last known token is always computed, for its logits: its block is never taken from the cache.
-        table.extend_keys(sequence.token_ids, sequence.num_tokens - 1)
-        cached = self.pool.match(table.keys[: (sequence.num_tokens - 1) // table.block_size])
-        num_new = table.num_missing_blocks(sequence.num_tokens) - len(cached)
-        num_needed = num_new + self.pool.num_free_among(cached)
-        if num_needed + self._num_blocks_kept_free(sequence) > self.pool.num_free_blocks:
-            return False
-        self.pool.acquire(cached)
-        table.block_ids = cached + self.pool.allocate(num_new)
-        table.num_registered = len(cached)
-        sequence.num_computed_tokens = len(cached) * table.block_size
-        return True
+        return place(sequence, self.pool, self._num_blocks_kept_free(sequence))
 
     def _num_blocks_kept_free(self, sequence: Sequence) -> int:
-        """Blocks left to those who run: one each for their next tokens, or all they can need after preemptions."""
-        if sequence.num_preemptions < MAX_OPTIMISTIC_PREEMPTIONS:
-            return len(self._running)
-        growing = [*self._running, sequence]
-        return sum(
-            running.block_table.num_missing_blocks(running.max_len)
-            - (running.block_table.num_missing_blocks(running.num_tokens) if running is sequence else 0)
-            for running in growing
-        )
+        return num_blocks_kept_free(sequence, self._running)
 
     def _row(self, sequence: Sequence, num_tokens: int) -> ScheduledSequence:
-        start = sequence.num_computed_tokens
-        end = start + num_tokens
-        sampling = sequence.request.sampling
-        has_penalties = sampling.has_penalties
-        num_prompt = sequence.num_prompt_tokens
-        return ScheduledSequence(
-            seq_id=sequence.seq_id,
-            token_ids=sequence.token_ids[start:end],
-            start=start,
-            block_ids=sequence.block_table.block_ids.copy(),
-            is_sampling=end == sequence.num_tokens,
-            sampling=sampling,
-            seed=sequence.seed,
-            num_output_tokens=sequence.num_output_tokens,
-            prompt_token_ids=sequence.token_ids[:num_prompt] if has_penalties else None,
-            output_token_ids=sequence.token_ids[num_prompt:] if has_penalties else None,
-        )
+        return sequence.row(num_tokens)
 
     # ---- commit
 
@@ -249,6 +205,8 @@ class Scheduler:
         """Take the results of the step in flight: append tokens, register full blocks, end what is done."""
         plan = self._take_in_flight()
         self.counters.step_time_s += output.duration_s
+        self.counters.num_out_of_memory += output.was_out_of_memory
+        self.token_budget.observe(plan.num_tokens, self.config, was_out_of_memory=output.was_out_of_memory)
         self.admission.observe(plan.num_tokens, output.duration_s)
         deltas = []
         by_id = {sequence.seq_id: sequence for sequence in self._running}
@@ -323,25 +281,16 @@ class Scheduler:
     def _append(self, sequence: Sequence, token_id: int, logprob: TokenLogprob | None, now_s: float) -> GenerationDelta:
         sequence.token_ids.append(token_id)
         self.counters.num_generated_tokens += 1
+        self.shares.charge(sequence.request.tenant, 1)
         if sequence.first_token_s is None:
             sequence.first_token_s = now_s
-        is_stop = token_id in sequence.stop_ids
-        reason = FinishReason.STOP if is_stop else None
+        reason = FinishReason.STOP if token_id in sequence.stop_ids else None
         is_full = sequence.num_tokens >= min(sequence.max_len, self.config.max_model_len)
         if reason is None and is_full:
             reason = FinishReason.LENGTH
         if reason is not None:
             self._end(sequence, reason)
-        return GenerationDelta(
-            request_id=sequence.request.request_id,
-            sample_index=sequence.sample_index,
-            token_ids=[token_id],
-            logprobs=None if logprob is None else [logprob],
-            num_cached_tokens=sequence.num_cached_tokens,
-            finish_reason=reason,
-            ended_by_token=is_stop,
-            times=None if reason is None else sequence.times(now_s),
-        )
+        return sequence.delta(reason, now_s, token_ids=[token_id], logprobs=None if logprob is None else [logprob])
 
     def _fail(self, sequence: Sequence, error: str, now_s: float) -> GenerationDelta:
         """End one sequence whose numbers are broken; nothing it wrote is ever matched or read again."""
@@ -352,15 +301,7 @@ class Scheduler:
         self, sequence: Sequence, reason: FinishReason, now_s: float, error: str | None = None
     ) -> GenerationDelta:
         self._end(sequence, reason)
-        return GenerationDelta(
-            request_id=sequence.request.request_id,
-            sample_index=sequence.sample_index,
-            token_ids=[],
-            num_cached_tokens=sequence.num_cached_tokens,
-            finish_reason=reason,
-            error=error,
-            times=sequence.times(now_s),
-        )
+        return sequence.delta(reason, now_s, token_ids=[], error=error)
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         """Take a sequence out of every table and free its blocks (after the step, if one is computing them)."""
@@ -371,8 +312,11 @@ class Scheduler:
         sequence.status = SequenceStatus.FINISHED
         samples = self._requests[sequence.request.request_id]
         samples.remove(sequence)
+        self.limits.use(sequence.request.request_id, sequence.num_output_tokens)
         if not samples:
             del self._requests[sequence.request.request_id]
+            self.shares.close(sequence.request.tenant.name)
+            self.limits.close(sequence.request.request_id)
         parked = self._parked.get(sequence.request.request_id)
         if parked is not None and sequence in parked:
             parked.remove(sequence)
@@ -383,15 +327,49 @@ class Scheduler:
             self._release_after_step += block_ids
         else:
             self._release(block_ids)
-        self._count_end(reason)
+        self.counters.count_end(reason)
 
-    def _count_end(self, reason: FinishReason) -> None:
-        if reason is FinishReason.ABORT:
-            self.counters.num_aborted += 1
-        elif reason is FinishReason.ERROR:
-            self.counters.num_failed += 1
-        else:
-            self.counters.num_finished += 1
+    # ---- integrity
+
+    def repair_idle(self) -> str | None:
+        """With nothing live, check that all books say so; if not, begin new ones and return what was wrong.
+
+        The prefix cache goes with them. A wrong count is a bug, but no reason to stop serving.
+        """
+        if self._requests or self._in_flight is not None:
+            raise RuntimeError("repair_idle was called while a request was live or a step in flight")
+        self.token_budget.rest()
+        fault = self._idle_fault()
+        if fault is not None:
+            self.counters.num_integrity_faults += 1
+            self.pool.reset()
+            self.shares.clear()
+            self.waiting.clear()
+            self.limits.close_all()
+            self._running, self._parked, self._release_after_step = [], {}, []
+            self._blocks_to_clear = sorted(self._suspect_blocks.union(self._blocks_to_clear))
+            self._suspect_blocks = set()
+        return fault
+
+    def _idle_fault(self) -> str | None:
+        left = {
+            "running": len(self._running),
+            "waiting": len(self.waiting),
+            "waiting_tokens": self.waiting.num_tokens,
+            "parked": len(self._parked),
+            "held_blocks": len(self._release_after_step),
+            "suspect_blocks": len(self._suspect_blocks),
+            "tenants": self.shares.num_tenants,
+            "granted": self.limits.num_live,
+        }
+        if any(left.values()):
+            counts = ", ".join(f"{name} {count}" for name, count in left.items() if count)
+            return f"nothing is live, but something is left: {counts}"
+        try:
+            self.pool.check_idle()
+        except BlockPoolCorrupt as error:
+            return str(error)
+        return None
 
     def check_integrity(self) -> None:
         """Raise unless the pool's books agree with the live sequences; holds at any moment."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from contracts.generation import FinishReason
+
 
 class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one engine; see contracts.settings.EngineSettings for their meaning."""
@@ -31,6 +33,8 @@ class Counters:
         "num_failed",
         "num_finished",
         "num_generated_tokens",
+        "num_integrity_faults",
+        "num_out_of_memory",
         "num_preemptions",
         "num_prompt_tokens",
         "num_requests",
@@ -42,5 +46,14 @@ class Counters:
     def __init__(self) -> None:
         self.num_requests = self.num_finished = self.num_aborted = self.num_failed = 0
         self.num_preemptions = self.num_prompt_tokens = self.num_cached_tokens = self.num_generated_tokens = 0
-        self.num_steps = self.num_scheduled_seqs = 0
+        self.num_steps = self.num_scheduled_seqs = self.num_out_of_memory = self.num_integrity_faults = 0
         self.step_time_s = 0.0
+
+    def count_end(self, reason: FinishReason) -> None:
+        """One sample ended."""
+        if reason is FinishReason.ABORT:
+            self.num_aborted += 1
+        elif reason is FinishReason.ERROR:
+            self.num_failed += 1
+        else:
+            self.num_finished += 1

@@ -1,6 +1,7 @@
 """One growing row of tokens: what a sample of a request has, has computed, and still has to compute.
 
-Owns no policy: the scheduler decides, and it is the only writer of everything here.
+Owns no policy: the scheduler decides, and it is the only writer of everything here. What the runner and the caller are
+to see of a sequence, its row and its deltas, is made here.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import enum
 
 from batching.block_table import BlockTable
-from contracts.generation import GenerationRequest, PhaseTimes
+from batching.scheduler_config import SchedulerConfig
+from batching.step import ScheduledSequence
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
 
 _SEED_MASK = 2**64 - 1
 _SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of SplitMix64 (Steele et al. 2014)
@@ -113,3 +116,70 @@ class Sequence:
             finished_s=finished_s,
             num_preemptions=self.num_preemptions,
         )
+
+    def row(self, num_tokens: int) -> ScheduledSequence:
+        """The next `num_tokens` tokens to compute, as the runner sees them; copies, safe to read in another thread."""
+        start = self.num_computed_tokens
+        end = start + num_tokens
+        sampling = self.request.sampling
+        has_penalties = sampling.has_penalties
+        return ScheduledSequence(
+            seq_id=self.seq_id,
+            token_ids=self.token_ids[start:end],
+            start=start,
+            block_ids=self.block_table.block_ids.copy(),
+            is_sampling=end == self.num_tokens,
+            sampling=sampling,
+            seed=self.seed,
+            num_output_tokens=self.num_output_tokens,
+            prompt_token_ids=self.token_ids[: self.num_prompt_tokens] if has_penalties else None,
+            output_token_ids=self.token_ids[self.num_prompt_tokens :] if has_penalties else None,
+        )
+
+    def delta(
+        self,
+        finish_reason: FinishReason | None,
+        now_s: float,
+        *,
+        token_ids: list[int],
+        logprobs: list[TokenLogprob] | None = None,
+        error: str | None = None,
+    ) -> GenerationDelta:
+        """What the caller hears of one step or of the end; STOP is an end by the last of `token_ids`."""
+        return GenerationDelta(
+            request_id=self.request.request_id,
+            sample_index=self.sample_index,
+            token_ids=token_ids,
+            logprobs=logprobs,
+            num_cached_tokens=self.num_cached_tokens,
+            finish_reason=finish_reason,
+            ended_by_token=finish_reason is FinishReason.STOP,
+            error=error,
+            times=None if finish_reason is None else self.times(now_s),
+        )
+
+
+def sequence_of(
+    request: GenerationRequest,
+    sample_index: int,
+    config: SchedulerConfig,
+    *,
+    seq_id: int,
+    submitted_s: float,
+    order: float,
+) -> Sequence:
+    """One sample of a request just submitted, with an empty block table and everything that ends it."""
+    # Without the prefix cache, a salt of its own lets the samples of one request still share their prompt.
+    salt = f"shared:{request.cache_salt}" if config.enable_prefix_caching else f"own:{request.request_id}"
+    stop_ids = frozenset(request.sampling.stop_token_ids)
+    if not request.sampling.ignore_eos:
+        stop_ids |= config.eos_token_ids
+    return Sequence(
+        seq_id,
+        request,
+        sample_index,
+        block_table=BlockTable(config.block_size, salt),
+        stop_ids=stop_ids,
+        submitted_s=submitted_s,
+        order=order,
+    )

@@ -46,18 +46,52 @@ class SchedulerOutput(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks that held broken numbers: the runner zeroes them before it computes."""
 
 
+def halved_rows(plan: SchedulerOutput) -> tuple[SchedulerOutput, SchedulerOutput]:
+    """Two plans that do the work of one with several rows, one after the other."""
+    middle = len(plan.sequences) // 2
+    first, last = plan.sequences[:middle], plan.sequences[middle:]
+    num_decodes = min(plan.num_decodes, middle)
+    return (
+        _part(plan, first, num_decodes, plan.blocks_to_clear),
+        _part(plan, last, plan.num_decodes - num_decodes, []),
+    )
+
+
+def halved_chunk(plan: SchedulerOutput) -> tuple[SchedulerOutput, SchedulerOutput]:
+    """Two plans that do the work of one with a single row of several tokens, one after the other."""
+    row = plan.sequences[0]
+    middle = len(row.token_ids) // 2
+    first = msgspec.structs.replace(row, token_ids=row.token_ids[:middle], is_sampling=False)
+    last = msgspec.structs.replace(row, token_ids=row.token_ids[middle:], start=row.start + middle)
+    return _part(plan, [first], 0, plan.blocks_to_clear), _part(plan, [last], 0, [])
+
+
+def _part(
+    plan: SchedulerOutput, rows: list[ScheduledSequence], num_decodes: int, blocks_to_clear: list[int]
+) -> SchedulerOutput:
+    return SchedulerOutput(
+        step_id=plan.step_id,
+        sequences=rows,
+        num_tokens=sum(len(row.token_ids) for row in rows),
+        num_decodes=num_decodes,
+        blocks_to_clear=blocks_to_clear,
+    )
+
+
 class SampledToken(msgspec.Struct, frozen=True, kw_only=True):
     """What the sampler chose for one row, or why it could not."""
 
     token_id: int
     logprob: TokenLogprob | None = None
     error: str | None = None
-    """Set when the row's logits are not finite: the sequence fails alone."""
+    """Set when the row's logits are not finite, whether or not it samples: the sequence fails alone."""
 
 
 class StepOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one step: one SampledToken per scheduled sequence, None where it was not sampling."""
+    """The result of one step: one SampledToken per scheduled sequence, None where it was sound and not sampling."""
 
     step_id: int
     sampled: list[SampledToken | None]
     duration_s: float
+    was_out_of_memory: bool = False
+    """The step as planned did not fit into memory and was computed in parts; nothing is lost."""

@@ -28,14 +28,18 @@ class StepInput:
     """One packed batch of T tokens: first the single-token rows, then the chunks. Owner: the runner thread.
 
     ids, positions `[T] int64`; block_of, offset_of `[T] int32`: where the K and V of each token go;
-    tables `[D, max_blocks] int32` and context_lens `[D] int32` of the D single-token rows; sample_rows: the rows
-    whose logits choose a token, sample_index: where those sequences stand in the plan.
+    tables `[D, max_blocks] int32` and context_lens `[D] int32` of the D single-token rows; logit_rows: the last row of
+    every sequence, first of those that sample (sample_rows; sample_index is where they stand in the plan), then of
+    those that do not, whose logits only show whether their numbers are sound (checked, checked_index).
     """
 
     __slots__ = (
         "block_of",
+        "checked",
+        "checked_index",
         "context_lens",
         "ids",
+        "logit_rows",
         "num_single",
         "num_tokens",
         "offset_of",
@@ -59,6 +63,9 @@ class StepInput:
         self.sample_rows: list[int] = []
         self.sample_index: list[int] = []
         self.sampling: list[ScheduledSequence] = []
+        self.checked_index: list[int] = []
+        self.checked: list[ScheduledSequence] = []
+        checked_rows: list[int] = []
         row = 0
         for index, sequence in singles + chunks:
             if len(sequence.token_ids) > 1:
@@ -68,6 +75,11 @@ class StepInput:
                 self.sample_rows.append(row - 1)
                 self.sample_index.append(index)
                 self.sampling.append(sequence)
+            else:
+                checked_rows.append(row - 1)
+                self.checked_index.append(index)
+                self.checked.append(sequence)
+        self.logit_rows = self.sample_rows + checked_rows
 
     def _fill_tokens(self, ordered: list[ScheduledSequence], block_size: int) -> None:
         ids: list[int] = []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
@@ -15,19 +13,13 @@ from contracts.engine import Engine
 from contracts.errors import QuireError
 from contracts.settings import EngineSettings, Settings
 from service.engine_provider import EngineProvider, OnProgress, StartupHooks, start_engine_in_process
-from service.error_responses import (
-    ClientGone,
-    handle_client_gone,
-    handle_http_exception,
-    handle_quire_error,
-    handle_unexpected,
-)
+from service.error_responses import handle_client_gone, handle_http_exception, handle_quire_error, handle_unexpected
+from service.http_errors import ClientGone
+from service.key_store import KeyStore
 from service.middleware import RequestContext
 from service.openapi import render_openapi
 from service.routes import chat, completions, health, models, pages
 from service.routes.pages import load_pages
-
-SETTINGS_VARIABLE = "QUIRE_SETTINGS_JSON"
 
 
 def create_app(
@@ -48,11 +40,15 @@ def create_app(
 
 
 def build_app(settings: Settings, provider: EngineProvider, *, is_loaded_first: bool = False) -> Litestar:
-    """The application around a provider; `is_loaded_first` makes it wait for the engine before it answers at all."""
+    """The application around a provider; `is_loaded_first` makes it wait for the engine before it answers at all.
+
+    Raises SettingsError for keys, names or origins that cannot be used.
+    """
+    keys = KeyStore.open(settings.server)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with provider.run():
+        async with keys.watch(), provider.run():
             if is_loaded_first:
                 await provider.wait_until_loaded()
             yield
@@ -73,11 +69,5 @@ def build_app(settings: Settings, provider: EngineProvider, *, is_loaded_first: 
         debug=False,
     )
     # Outside Litestar's own error handling, so that a 404 has a request id and a span as well.
-    app.asgi_handler = RequestContext(app.asgi_handler, settings.server.host)
+    app.asgi_handler = RequestContext(app.asgi_handler, settings.server, keys)
     return app
-
-
-def create_app_from_environment() -> Litestar:
-    """The factory that granian calls in its worker; a model that cannot be loaded ends the process."""
-    settings = msgspec.json.decode(os.environ[SETTINGS_VARIABLE], type=Settings)
-    return create_app(settings, hooks=StartupHooks(on_failure=lambda error: os._exit(error.exit_code)))

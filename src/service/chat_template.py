@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import jinja2
 import jinja2.ext
 from jinja2 import nodes
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.errors import InvalidRequest, ModelNotUsable, clip
@@ -25,6 +27,11 @@ from service.control_pattern import compile_any
 from service.tokenizer import TextPart, TextTokenizer, read_json_object
 
 MAX_RENDERED_CHARS = 4 * 1024 * 1024
+MAX_RENDER_S = 0.2
+"""CPU time of the rendering thread, after which a template is cut off at its next output or count."""
+MAX_RANGE_ITEMS = 100_000
+"""Sum of all that `range` counts in one rendering."""
+MAX_EXPONENT = 64
 PRIVATE_USE_PLANE = (0xF0000, 0xFFFFE)
 """First code point and the one after the last of the plane that stands in for control tokens while rendering."""
 
@@ -41,6 +48,51 @@ class GenerationTag(jinja2.ext.Extension):
         """Read up to `{% endgeneration %}` and keep the body in a scope of its own."""
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+class TemplateSandbox(ImmutableSandboxedEnvironment):
+    """Jinja's immutable sandbox, in which neither a product nor a power can fill the memory."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute `left * right` or `left ** right`; TemplateError where the result would be huge."""
+        if operator == "**":
+            is_huge = not isinstance(right, int | float) or abs(right) > MAX_EXPONENT or _magnitude(left) > MAX_EXPONENT
+        else:
+            is_huge = _magnitude(left) * _magnitude(right) > MAX_RENDERED_CHARS
+        if is_huge:
+            raise jinja2.TemplateError(f"The chat template computes something huge with '{operator}'.")
+        return super().call_binop(context, operator, left, right)
+
+
+def _magnitude(value: object) -> float:
+    """What a factor adds to the size of a product: the length of a text or list, else 1 for fractions and more."""
+    if isinstance(value, str | list | tuple):
+        return len(value)
+    return abs(value) if isinstance(value, int | float) else 1
+
+
+class Budget:
+    """What one rendering may still use. Raises TemplateError when it is spent. Owner: one call of `render`."""
+
+    def __init__(self) -> None:
+        self._deadline_s = time.thread_time() + MAX_RENDER_S
+        self._num_items = 0
+
+    def check_time(self) -> None:
+        """To be called between pieces of output."""
+        if time.thread_time() > self._deadline_s:
+            raise jinja2.TemplateError(f"The messages take the chat template longer than {MAX_RENDER_S} s. Send fewer.")
+
+    def range(self, *bounds: int) -> range:
+        """What templates know as `range`."""
+        counted = range(*bounds)
+        self._num_items += len(counted)
+        self.check_time()
+        if self._num_items > MAX_RANGE_ITEMS:
+            raise jinja2.TemplateError(f"The chat template counts beyond {MAX_RANGE_ITEMS} for these messages.")
+        return counted
 
 
 class ChatTemplate:
@@ -67,17 +119,20 @@ class ChatTemplate:
         """Return the prompt up to where the answer begins; raises InvalidRequest with the template's own sentence."""
         pieces: list[str] = []
         num_chars = 0
+        budget = Budget()
         context: dict[str, Any] = {
             **self._special_tokens,
             "messages": [dict(message) for message in messages],
             "tools": None,
             "documents": None,
             "add_generation_prompt": True,
+            "range": budget.range,
         }
         try:
             for piece in self._template.generate(context):
                 pieces.append(piece)
                 num_chars += len(piece)
+                budget.check_time()
                 if num_chars > MAX_RENDERED_CHARS:
                     raise InvalidRequest(
                         f"The messages make a prompt of more than {MAX_RENDERED_CHARS} characters. Send fewer.",
@@ -133,8 +188,8 @@ def read_template_source(model_path: Path) -> str | None:
     return None
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> TemplateSandbox:
+    environment = TemplateSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json

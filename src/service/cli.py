@@ -19,6 +19,7 @@ _COMMANDS = {
     "generate": ("service.cli_generate:generate_command", "Generate text from prompts, without a server."),
     "bench": ("service.bench.command:bench_command", "Measure a running server: throughput and latencies."),
     "info": ("service.cli_info:info_command", "Show versions, device and the facts of a model."),
+    "key": ("service.cli_key:key_command", "Make API keys."),
 }
 
 

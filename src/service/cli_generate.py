@@ -21,7 +21,7 @@ from service.detokenizer import SampleText, sample_texts
 from service.model_check import check_model_exists
 from service.translate import Limits, ServedModel, TextRequest, translate_chat, translate_completion
 
-_FAILURES = frozenset({FinishReason.ERROR, FinishReason.DEADLINE, FinishReason.ABORT})
+_FAILURES = frozenset({FinishReason.ERROR, FinishReason.LOST, FinishReason.DEADLINE, FinishReason.ABORT})
 
 
 class GeneratedText(msgspec.Struct, frozen=True, kw_only=True):

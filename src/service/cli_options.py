@@ -19,11 +19,14 @@ VERBOSE_KEY = "quire.is_verbose"
 
 
 def setting_options(*groups: Literal["engine", "server"]) -> Callable[[_Command], _Command]:
-    """Decorate a command with one option per setting of the groups; `model` is an argument, not an option."""
+    """Decorate a command with one option per setting of the groups; `model` is an argument, not an option.
+
+    Secrets have no option: what stands on a command line is seen by everyone on the machine.
+    """
 
     def decorate(command: _Command) -> _Command:
         for field in reversed(setting_fields()):
-            if field.group in groups and field.name != "model":
+            if field.group in groups and field.name != "model" and not field.is_secret:
                 command = _option(field)(command)
         return command
 
@@ -38,11 +41,23 @@ def verbose_option(command: _Command) -> _Command:
 
 
 def resolve_settings(flags: Mapping[str, object]) -> Settings:
-    """Settings from the flags, this process's environment and `.env` in the working directory."""
+    """Settings from the flags, this process's environment and `.env` in the working directory.
+
+    Secrets leave the environment, so that no child process and no dump of it holds them.
+    """
     settings = load_settings(flags, os.environ, Path(".env"))
+    for field in setting_fields():
+        if field.is_secret:
+            os.environ.pop(field.variable, None)
     if settings.engine.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     return settings
+
+
+def secrets_epilog() -> str:
+    """What the help of a command says of the settings that are variables only."""
+    lines = [f"{field.variable}: {field.help}" for field in setting_fields() if field.is_secret]
+    return "Only as a variable, never as a flag: " + " ".join(lines)
 
 
 def _option(field: SettingField) -> Callable[[_Command], _Command]:
@@ -52,7 +67,7 @@ def _option(field: SettingField) -> Callable[[_Command], _Command]:
 
 
 def _help(field: SettingField) -> str:
-    if field.default is None:
+    if field.default in (None, ""):
         return f"{field.help}  [{field.variable}]"
     shown = str(field.default).lower() if field.is_bool else str(field.default)
     return f"{field.help}  [{field.variable}, default {shown}]"

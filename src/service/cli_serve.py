@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import time
 
 import click
 import msgspec
 
 from contracts.engine import EngineInfo
-from contracts.errors import StartupError
 from contracts.settings import Settings
-from service.cli_options import resolve_settings, setting_options, verbose_option
-from service.cpu_threads import limit_spinning, share_interpreter
+from service.api_keys import seal_keys
+from service.cli_options import resolve_settings, secrets_epilog, setting_options, verbose_option
+from service.cpu_threads import limit_spinning
 from service.listen_address import ListenAddress, find_listen_address
 from service.model_check import check_model_exists
 
 
-@click.command("serve")
+@click.command("serve", epilog=secrets_epilog())
 @click.argument("model", required=False)
 @setting_options("engine", "server")
 @verbose_option
@@ -26,27 +28,29 @@ def serve_command(**flags: object) -> None:
 
     Every option can also be set by the variable named in brackets, in the environment or in a .env file.
     """
-    settings = resolve_settings(flags)
+    from service.exposure import check_exposure
+
+    settings = seal_keys(resolve_settings(flags))
+    check_exposure(settings, os.environ)
     check_model_exists(settings.engine)
     address = find_listen_address(settings.server.host, settings.server.port)
+    if settings.server.ssl_certfile is not None:
+        address = msgspec.structs.replace(address, scheme="https")
     server = msgspec.structs.replace(settings.server, port=address.port)
     _serve(msgspec.structs.replace(settings, server=server), address)
 
 
 def _serve(settings: Settings, address: ListenAddress) -> None:
-    """Run until stopped, then end the process. Raises the StartupError that ended the loading of the model."""
+    """Run until stopped, then end the process. Raises the StartupError that a child ended with."""
     started_s = time.perf_counter()
     limit_spinning(os.environ)
-    share_interpreter()
-    from service.app import create_app
-    from service.engine_provider import StartupHooks
-    from service.granian_server import GranianServer, leave_now, run_event_loop
+    from service.event_loop import leave_now
     from service.load_progress import LoadProgress
     from service.logs import configure_logging
     from service.ready_panel import print_ready_panel
+    from service.supervisor import Supervisor, SupervisorHooks
 
     configure_logging(settings.server)
-    failures: list[StartupError] = []
 
     async def serve_until_stopped() -> None:
         with LoadProgress() as progress:
@@ -55,17 +59,15 @@ def _serve(settings: Settings, address: ListenAddress) -> None:
                 progress.close()
                 print_ready_panel(settings, info, time.perf_counter() - started_s)
 
-            def give_up(error: StartupError) -> None:
-                progress.close()
-                failures.append(error)
-                server.stop()
+            hooks = SupervisorHooks(on_ready=announce, on_progress=progress.report, on_draining=_say_goodbye)
+            await Supervisor(settings, address, hooks).run()
 
-            hooks = StartupHooks(on_ready=announce, on_failure=give_up, on_progress=progress.report)
-            app = create_app(settings, hooks=hooks)
-            server = GranianServer(app, address)
-            await server.run()
-
-    run_event_loop(serve_until_stopped())
-    if failures:
-        raise failures[0]
+    asyncio.run(serve_until_stopped())
     leave_now(0)
+
+
+def _say_goodbye(timeout_s: float) -> None:
+    if sys.stderr.isatty():
+        click.echo(
+            f"\nStopping: running requests have {timeout_s:g} s to end; Ctrl-C again ends them at once.", err=True
+        )

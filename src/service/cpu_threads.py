@@ -20,7 +20,7 @@ GIL_SWITCH_S = 0.0005
 
 
 def share_interpreter() -> None:
-    """Let the engine's thread have its turn soon while the event loop is busy."""
+    """Let the engine's two threads, event loop and runner, have their turns soon while the other is busy."""
     sys.setswitchinterval(GIL_SWITCH_S)
 
 

@@ -26,7 +26,10 @@ from service.translate import Limits, ServedModel
 DRAIN_TIMEOUT_S = 30.0
 STARTING_RETRY_AFTER_S = 2.0
 
-Status = Literal["ok", "starting", "dead"]
+MAX_CONSECUTIVE_OOM = 3
+"""Steps in a row that ran out of memory, from which on the server is not ready."""
+
+Status = Literal["ok", "starting", "restarting", "draining", "dead"]
 OnProgress = Callable[[str, float | None], None]
 """Stage, and how much of it is done (0 to 1) where that is known; called from the loading thread."""
 StartEngine = Callable[[EngineSettings, OnProgress], Awaitable[Engine]]
@@ -63,8 +66,13 @@ class StartupHooks:
 class EngineProvider:
     """Owner of the engine from the start of the application to its end; routes ask it for `serving`."""
 
-    def __init__(self, settings: Settings, start_engine: StartEngine, hooks: StartupHooks) -> None:
+    def __init__(
+        self, settings: Settings, start_engine: StartEngine, hooks: StartupHooks, *, is_supervised: bool = False
+    ) -> None:
         self._settings = settings
+        self._is_supervised = is_supervised
+        """Someone restarts an engine that has died."""
+        self._is_draining = False
         self._start_engine = start_engine
         self._hooks = hooks
         self._engine: Engine | None = None
@@ -73,12 +81,25 @@ class EngineProvider:
 
     @property
     def status(self) -> Status:
-        """ok, starting, or dead: it will not serve again without a restart."""
+        """ok; starting; restarting: the engine has died and another is on its way; draining; or dead for good."""
         if self._failure is not None:
             return "dead"
+        if self._is_draining:
+            return "draining"
         if self._serving is None:
             return "starting"
-        return "ok" if self._serving.engine.stats().is_alive else "dead"
+        if self._serving.engine.stats().is_alive:
+            return "ok"
+        return "restarting" if self._is_supervised else "dead"
+
+    @property
+    def is_ready(self) -> bool:
+        """New requests will be served: nothing is amiss, and memory suffices."""
+        return self.status == "ok" and self.serving.engine.stats().num_consecutive_oom < MAX_CONSECUTIVE_OOM
+
+    def begin_drain(self) -> None:
+        """Say to whoever asks that no new requests should come; those that do are still taken."""
+        self._is_draining = True
 
     @property
     def is_loaded(self) -> bool:

@@ -15,70 +15,11 @@ from litestar.exceptions import HTTPException
 
 from contracts.errors import BodyTooLarge, InvalidRequest, QuireError, clip
 from contracts.openai.common import ErrorBody, ErrorObject
+from service.http_errors import BadFraming, ClientGone, InternalError, MethodNotAllowed, NotFound
 
 _log = structlog.get_logger("service.errors")
 
 INTERNAL_ERROR = "The server failed on this request; the log has the cause under the reply's x-request-id."
-
-
-class NotFound(InvalidRequest):
-    """No route has this path."""
-
-    status = 404
-    code = "not_found"
-
-
-class MethodNotAllowed(InvalidRequest):
-    """The path exists, but not for this method."""
-
-    status = 405
-    code = "method_not_allowed"
-
-
-class UnsupportedMediaType(InvalidRequest):
-    """The body is declared to be something other than JSON."""
-
-    status = 415
-    code = "unsupported_media_type"
-
-
-class RequestTimeout(InvalidRequest):
-    """The body did not arrive in time."""
-
-    status = 408
-    code = "request_timeout"
-
-
-class HeadersTooLarge(InvalidRequest):
-    """More or longer headers than the server reads."""
-
-    status = 431
-    code = "headers_too_large"
-
-
-class UriTooLong(InvalidRequest):
-    """The path and query are longer than the server reads."""
-
-    status = 414
-    code = "uri_too_long"
-
-
-class ForbiddenOrigin(InvalidRequest):
-    """A page of another site, or a name that is not this server's, sent the request."""
-
-    status = 403
-    code = "forbidden_origin"
-
-
-class InternalError(QuireError):
-    """Anything unforeseen; the cause is in the log only."""
-
-    code = "internal_error"
-    should_retry = False
-
-
-class ClientGone(Exception):
-    """The client closed the connection before the request was complete; there is nobody to answer."""
 
 
 def encode_error(error: QuireError) -> bytes:
@@ -120,9 +61,10 @@ def handle_http_exception(request: Request[Any, Any, Any], error: HTTPException)
     return reply_to_error(_from_http_exception(request, error), dict(error.headers or {}))
 
 
-def handle_client_gone(request: Request[Any, Any, Any], error: ClientGone) -> Response[None]:
-    """Litestar handler: end the exchange; nobody reads this."""
-    return Response(content=None, status_code=499)
+def handle_client_gone(request: Request[Any, Any, Any], error: ClientGone) -> Response[bytes]:
+    """Litestar handler: end the exchange, in words for a client that is still there."""
+    reason = BadFraming("The body broke off before its end, or its chunks are malformed; send it whole.")
+    return reply_to_error(reason, {"connection": "close"})
 
 
 def handle_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -18,7 +18,8 @@ from service.detokenizer import SampleText, TextPiece, sample_texts
 from service.tokenizer import TextTokenizer
 from service.translate import TextRequest
 
-_FAILURES = frozenset({FinishReason.ERROR, FinishReason.DEADLINE, FinishReason.ABORT})
+_FAILURES = frozenset({FinishReason.ERROR, FinishReason.LOST, FinishReason.DEADLINE, FinishReason.ABORT})
+LOST_RETRY_AFTER_S = 5.0
 _log = structlog.get_logger("service.generation")
 
 ChoicePiece = tuple[int, TextPiece]
@@ -135,8 +136,8 @@ class GenerationStream:
         if delta.finish_reason is FinishReason.ABORT:
             return ShuttingDown("The server is stopping and ended this request; send it again.")
         _log.error("generation_failed", reason=delta.error, sample_index=delta.sample_index)
-        if not self._engine.stats().is_alive:
-            return EngineDead("The engine has stopped; the request can be sent again once the server has restarted.")
+        if delta.finish_reason is FinishReason.LOST:
+            return EngineDead("The engine stopped under this request; send it again.", retry_after_s=LOST_RETRY_AFTER_S)
         return EngineError("The engine failed on this request; the server's log says why.")
 
     def _end_sample(self, prompt: _Prompt, *, is_known_to_engine: bool) -> None:

@@ -1,29 +1,29 @@
 """Runs the application under granian in this process, from start-up to the last stream.
 
 granian's embedded server shares one event loop with the application: a start-up error ends this process with its own
-exit code, never a dead worker, and SIGTERM reaches us before it reaches the streams. Knows nothing of settings.
+exit code, and SIGTERM reaches us before it reaches the streams.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import Coroutine
+from pathlib import Path
 
 import structlog
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.embed import Server
 from litestar import Litestar
 
 from contracts.errors import AddressInUse
+from contracts.frames import Drain
+from contracts.settings import ServerSettings
 from service.engine_provider import EngineProvider
+from service.event_loop import leave_now
 from service.listen_address import ListenAddress
 
-STREAM_GRACE_S = 5.0
-"""How long running requests may go on after SIGTERM or Ctrl-C before they are ended."""
 _FLUSH_GRACE_S = 2.0
 _MAX_CONNECTIONS = 16_384
 """Far above what the queue admits: granian counts idle connections too and would let health checks starve."""
@@ -37,18 +37,27 @@ class GranianServer:
     """One application on one address; `run` returns when a signal or `stop` has stopped it.
 
     Life cycle: loading (a signal ends the process at once: there is nothing to save), serving, draining (a second
-    signal ends the process at once).
+    signal ends the process at once). Under a supervisor signals are ignored: what is to be done comes from there, also
+    when a service manager signals every process at the same time.
     """
 
-    def __init__(self, app: Litestar, address: ListenAddress) -> None:
+    def __init__(
+        self, app: Litestar, address: ListenAddress, settings: ServerSettings, *, is_supervised: bool = False
+    ) -> None:
         self._app = app
+        self._is_supervised = is_supervised
         self._address = address
+        self._order = Drain(settings.drain_delay_s, settings.drain_timeout_s)
+        self._settings = settings
         self._stop_requested = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `stop`, then drain; the model loads meanwhile."""
         for signum in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signum, self._handle_signal, signum)
+            if self._is_supervised:
+                signal.signal(signum, signal.SIG_IGN)
+            else:
+                asyncio.get_running_loop().add_signal_handler(signum, self._handle_signal, signum)
         async with self._app.lifespan():
             server = self._build()
             serving = asyncio.ensure_future(server.serve())
@@ -57,11 +66,13 @@ class GranianServer:
             stopping.cancel()
             await self._drain(server, serving)
 
-    def stop(self) -> None:
-        """Let `run` drain and return; for the event loop's thread."""
+    def stop(self, order: Drain | None = None) -> None:
+        """Let `run` drain, as the settings say or as ordered, and return; for the event loop's thread."""
+        self._order = order or self._order
         self._stop_requested.set()
 
     def _build(self) -> Server:
+        certificate, key = self._settings.ssl_certfile, self._settings.ssl_keyfile
         return Server(
             self._app,
             address=self._address.ip,
@@ -71,17 +82,23 @@ class GranianServer:
             websockets=False,
             backlog=4096,
             backpressure=_MAX_CONNECTIONS,
+            http1_settings=HTTP1Settings(header_read_timeout=round(self._settings.header_timeout_s * 1000)),
+            ssl_cert=Path(certificate) if certificate else None,
+            ssl_key=Path(key) if key else None,
+            ssl_protocol_min=SSLProtocols.tls12,
             log_level=LogLevels.warning,
             log_dictconfig=_QUIET,
         )
 
     async def _drain(self, server: Server, serving: asyncio.Future[None]) -> None:
-        """Refuse new connections, let requests end within the grace time, end the rest."""
-        server.stop()  # type: ignore[no-untyped-call]
+        """Not ready; after the delay refuse new requests, let running ones end within the time, end the rest."""
         provider: EngineProvider = self._app.state.provider
         if provider.is_loaded:
-            log.info("server_draining", grace_s=STREAM_GRACE_S)
-            await provider.serving.engine.drain(STREAM_GRACE_S)
+            log.info("server_draining", delay_s=self._order.delay_s, timeout_s=self._order.timeout_s)
+            provider.begin_drain()
+            await asyncio.sleep(self._order.delay_s)
+            await provider.serving.engine.drain(self._order.timeout_s)
+        server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=_FLUSH_GRACE_S)
         if not serving.done():
             log.warning("connections_cut", after_s=_FLUSH_GRACE_S)
@@ -100,24 +117,3 @@ class GranianServer:
         if not provider.is_loaded:
             leave_now(0)
         self.stop()
-
-
-def run_event_loop(main: Coroutine[object, object, None]) -> None:
-    """Run to completion on uvloop where it is installed, else on asyncio's loop."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
-
-
-def leave_now(status: int) -> None:
-    """End the process with what was printed, without waiting for threads or tearing modules down.
-
-    A model half loaded cannot be interrupted in any other way, and the teardown of torch and numba after the last
-    request takes seconds (2-4 s on two busy cores, November 2026).
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Literal
 
 import msgspec
 
@@ -18,12 +19,13 @@ class ListenAddress(msgspec.Struct, frozen=True, kw_only=True):
 
     ip: str
     port: int
+    scheme: Literal["http", "https"] = "http"
 
     @property
     def url(self) -> str:
         """The root as a client on this machine reaches it."""
         host = _WILDCARD_TO_LOOPBACK.get(self.ip, self.ip)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"{self.scheme}://[{host}]:{self.port}" if ":" in host else f"{self.scheme}://{host}:{self.port}"
 
 
 def find_listen_address(host: str, port: int) -> ListenAddress:

@@ -1,42 +1,58 @@
-"""What surrounds every request: limits on headers, who may ask, the request id, the span, the log context, HEAD.
+"""What surrounds every request: who may ask, limits on headers, the request id, the span, the log context, HEAD.
 
 One ASGI callable outside Litestar, so that 404s and refusals pass through it too. Knows nothing of generation.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from opentelemetry import propagate, trace
 
-from contracts.errors import InvalidRequest, QuireError, clip
-from service.error_responses import ForbiddenOrigin, HeadersTooLarge, UriTooLong, encode_error, error_headers
+from contracts.errors import QuireError, Unauthenticated, clip
+from contracts.settings import ServerSettings
+from service.authorization import Authorizer, challenge, is_public
+from service.cors import HeaderList, OriginPolicy, is_preflight, preflight_headers
+from service.error_responses import encode_error, error_headers
+from service.hosts import HostPolicy
+from service.http_errors import BadFraming, HeadersTooLarge, UriTooLong
+from service.key_store import KeyStore
 
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 32 * 1024
 MAX_URI_BYTES = 8 * 1024
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
+_log = structlog.get_logger("service.requests")
+
 
 class RequestContext:
-    """Wraps the application; holds no state of requests."""
+    """Wraps the application; holds no state of requests.
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    `scope["state"]["api_key"]` says who asks to everything inside.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, keys: KeyStore) -> None:
+        """Raises SettingsError for names or origins that are none."""
         self._app = app
-        self._is_loopback = _is_loopback(host)
-        self._host = host
+        self._hosts = HostPolicy(settings.host, settings.allowed_hosts)
+        self._origins = OriginPolicy(settings.cors_origins)
+        self._authorizer = Authorizer(keys)
         self._tracer = trace.get_tracer("service")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
+        if scope["type"] == ScopeType.WEBSOCKET:
+            await send({"type": "websocket.close", "code": 1008, "reason": None})
+            return
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
@@ -52,20 +68,41 @@ class RequestContext:
             structlog.contextvars.bound_contextvars(request_id=request_id),
         ):
             try:
-                check_limits(scope)
-                if self._is_loopback:
-                    check_origin(headers, self._host)
-                await self._app(scope, receive, reply)
+                await self._admit(scope, receive, reply)
             except QuireError as error:
-                await _send_error(reply, error)
+                _log.info("request_refused", path=clip(scope["path"]), status=error.status, code=error.code)
+                await _send_error(reply, error, _headers_of(error, scope))
             finally:
                 _describe(span, scope, method, request_id, reply.status)
+
+    async def _admit(self, scope: Scope, receive: Receive, reply: _ReplyHeaders) -> None:
+        """Let the request in, answer it here, or raise the QuireError that it deserves."""
+        headers = scope["headers"]
+        check_framing(headers)
+        host = self._hosts.check(headers, is_probe=is_public(scope["path"]))
+        origin = self._origins.check(headers, host, scope["scheme"])
+        reply.extra_headers = self._origins.reply_headers(origin)
+        if origin is not None and is_preflight(scope):
+            await _send_reply(reply, 204, preflight_headers(headers), b"")
+            return
+        api_key = self._authorizer.authorize(scope)
+        scope["state"]["api_key"] = api_key
+        with _named_in_log(api_key.label):
+            check_limits(scope)
+            await self._app(scope, receive, reply)
 
 
 def accept_request_id(given: bytes | None) -> str:
     """The caller's id if it is harmless in logs and headers, else a new one."""
     text = (given or b"").decode("latin-1")
     return text if REQUEST_ID.fullmatch(text) else f"req_{secrets.token_hex(16)}"
+
+
+def check_framing(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a body whose end another server on the way may see elsewhere; the rest of that granian refuses."""
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if codings and [coding.strip().lower() for coding in codings] != [b"chunked"]:
+        raise BadFraming("The transfer-encoding is not one 'chunked'; send the body without other codings.")
 
 
 def check_limits(scope: Scope) -> None:
@@ -76,51 +113,9 @@ def check_limits(scope: Scope) -> None:
     sizes = [len(name) + len(value) for name, value in scope["headers"]]
     if len(sizes) > MAX_HEADERS:
         raise HeadersTooLarge(f"There are {len(sizes)} headers, the limit is {MAX_HEADERS}; send fewer.")
-    if sum(name == b"host" for name, _ in scope["headers"]) > 1:
-        raise InvalidRequest("There are several Host headers; send one.")
     size = sum(sizes)
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size} bytes, the limit is {MAX_HEADER_BYTES}; send less.")
-
-
-def check_origin(headers: dict[bytes, bytes], bound_host: str) -> None:
-    """On a loopback address, refuse what pages elsewhere make a browser send (DNS rebinding, cross-site posts)."""
-    host = headers.get(b"host", b"").decode("latin-1")
-    name = _host_name(f"//{host}")
-    if name is None or not (_is_loopback(name) or name == bound_host):
-        raise ForbiddenOrigin(f"Host '{clip(host)}' is not a name of this server; use localhost or 127.0.0.1.")
-    origin = headers.get(b"origin")
-    if origin is None:
-        return
-    text = origin.decode("latin-1")
-    if urlsplit_or_none(text) != host:
-        raise ForbiddenOrigin(f"Origin '{clip(text)}' may not use this server; send the request from its own page.")
-
-
-def urlsplit_or_none(origin: str) -> str | None:
-    """The host and port of an origin; None for `null` and for what is no URL."""
-    try:
-        return urlsplit(origin).netloc or None
-    except ValueError:
-        return None
-
-
-def _host_name(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-        return parts.hostname
-    except ValueError:
-        return None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _parent_of(headers: dict[bytes, bytes]) -> Any:
@@ -150,22 +145,33 @@ def _describe(span: trace.Span, scope: Scope, method: str, request_id: str, stat
         span.set_status(trace.StatusCode.ERROR)
 
 
-async def _send_error(send: Send, error: QuireError) -> None:
+def _named_in_log(label: str) -> AbstractContextManager[None]:
+    """Every log line inside carries the label of the key, where there is one."""
+    return structlog.contextvars.bound_contextvars(key=label) if label else nullcontext()
+
+
+def _headers_of(error: QuireError, scope: Scope) -> dict[str, str]:
+    if isinstance(error, Unauthenticated):
+        return {"www-authenticate": challenge(scope)}
+    return {"connection": "close"} if isinstance(error, BadFraming) else {}
+
+
+async def _send_error(send: Send, error: QuireError, extra_headers: dict[str, str]) -> None:
     body = encode_error(error)
-    headers = error_headers(error) | {"content-type": "application/json", "content-length": str(len(body))}
-    start: Any = {
-        "type": "http.response.start",
-        "status": error.status,
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
-    await send(start)
+    headers = error_headers(error) | extra_headers
+    headers |= {"content-type": "application/json", "content-length": str(len(body))}
+    await _send_reply(send, error.status, [(name.encode(), value.encode()) for name, value in headers.items()], body)
+
+
+async def _send_reply(send: Send, status: int, headers: HeaderList, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class _ReplyHeaders:
     """Adds our headers to the head of a reply, remembers its status, and drops the body of a reply to HEAD."""
 
-    __slots__ = ("_is_head", "_request_id", "_send", "_started_s", "status")
+    __slots__ = ("_is_head", "_request_id", "_send", "_started_s", "extra_headers", "status")
 
     def __init__(self, send: Send, request_id: str, *, is_head: bool) -> None:
         self._send = send
@@ -173,6 +179,7 @@ class _ReplyHeaders:
         self._is_head = is_head
         self._started_s = time.perf_counter()
         self.status: int | None = None
+        self.extra_headers: HeaderList = []
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -180,6 +187,7 @@ class _ReplyHeaders:
             elapsed_ms = int((time.perf_counter() - self._started_s) * 1000)
             message["headers"] = [
                 *message["headers"],
+                *self.extra_headers,
                 (b"x-request-id", self._request_id.encode()),
                 (b"openai-processing-ms", str(elapsed_ms).encode()),
             ]

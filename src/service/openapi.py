@@ -15,8 +15,10 @@ from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompl
 from contracts.openai.common import ErrorBody
 from contracts.openai.completions import Completion, CompletionRequest
 from contracts.openai.models import ModelCard, ModelList
-from service.routes.health import Health
+from service.authorization import is_public
+from service.routes.health import Health, Probe, Stats
 from service.routes.pages import Welcome
+from service.routes.request_limits import MAX_TIMEOUT_S, TIMEOUT_HEADER
 
 API_VERSION = "1"
 _STREAM_NOTE = "Events of the form `data: <JSON>` and at last `data: [DONE]`; an error ends the stream."
@@ -42,19 +44,32 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 _REQUEST_ERRORS = {
     400: "The request is refused; `param` names the field.",
-    403: "The Host or Origin header is not this server's.",
     404: "No such model.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
+    429: "The key has used up what it may use for now; see retry-after.",
     500: "The engine failed on this request.",
     503: "Overloaded, starting, stopping, past the deadline, or the engine is dead; see retry-after.",
 }
 
 
+_ACCESS_ERRORS = {
+    401: "The server has keys, and the request carries none that is valid.",
+    403: "The key lacks the scope, or the Host or Origin header is not this server's.",
+}
+_TIMEOUT = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
+    "description": "Seconds after which the request is ended; the server's own limit may be shorter.",
+}
+
+
 def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
-    return [*_api_operations(), *_page_operations()]
+    return [*_api_operations(), *_health_operations(), *_page_operations()]
 
 
 def _api_operations() -> list[Operation]:
@@ -98,6 +113,13 @@ def _api_operations() -> list[Operation]:
             errors={404: "No such model.", 503: "The model is still being loaded."},
             parameter="model_id",
         ),
+    ]
+
+
+def _health_operations() -> list[Operation]:
+    alive = "Whether the process works; answers at once. 503 with the same body once the engine is dead for good."
+    ready = "Whether new requests are served; answers at once. 503 with the same body while they are not."
+    return [
         Operation(
             method="get",
             path="/health",
@@ -105,7 +127,23 @@ def _api_operations() -> list[Operation]:
             summary="Whether requests are served; answers at once. 503 with the same body once the engine is dead.",
             reply=Health,
         ),
+        _probe("/health/live", "checkLiveness", alive),
+        _probe("/healthz", "checkHealthz", alive),
+        _probe("/health/ready", "checkReadiness", ready),
+        _probe("/readyz", "checkReadyz", ready),
+        Operation(
+            method="get",
+            path="/stats",
+            operation_id="readStats",
+            summary="Every counter of the engine, at most half a second old, and what it serves.",
+            reply=Stats,
+            errors={503: "The model is still being loaded."},
+        ),
     ]
+
+
+def _probe(path: str, operation_id: str, summary: str) -> Operation:
+    return Operation(method="get", path=path, operation_id=operation_id, summary=summary, reply=Probe)
 
 
 def _page_operations() -> list[Operation]:
@@ -159,8 +197,15 @@ def render_openapi() -> bytes:
             "version": API_VERSION,
             "description": "LLM inference with an OpenAI-compatible API. No field is accepted and then ignored.",
         },
+        "security": [{"bearer": []}, {"password": []}, {}],
         "paths": paths,
-        "components": {"schemas": dict(sorted(components.items()))},
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "The key; where the server has keys."},
+                "password": {"type": "http", "scheme": "basic", "description": "The key as password, for browsers."},
+            },
+        },
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
@@ -172,14 +217,18 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
         content["text/event-stream"] = {"schema": schema_of[operation.event]}
     description = _STREAM_NOTE if operation.event is not None else "Success."
     responses: dict[str, Any] = {"200": {"description": description, "content": content}}
-    for status, reason in operation.errors.items():
+    errors = operation.errors | ({} if is_public(operation.path) else _ACCESS_ERRORS)
+    for status, reason in sorted(errors.items()):
         error = {"application/json": {"schema": schema_of[ErrorBody]}}
         responses[str(status)] = {"description": reason, "content": error}
     described: dict[str, Any] = {"operationId": operation.operation_id, "summary": operation.summary}
+    if is_public(operation.path):
+        described["security"] = []
     if operation.parameter is not None:
         schema = {"type": "string"}
         described["parameters"] = [{"name": operation.parameter, "in": "path", "required": True, "schema": schema}]
     if operation.request is not None:
+        described["parameters"] = [_TIMEOUT]
         body = {"schema": schema_of[operation.request], "example": operation.example}
         described["requestBody"] = {"required": True, "content": {"application/json": body}}
     described["responses"] = responses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Literal
 
 import msgspec
 from rich.console import Console, Group
@@ -15,17 +16,21 @@ from contracts.settings import Settings
 from service.listen_address import ListenAddress
 
 _JSON_HEADER = "-H 'content-type: application/json'"
+_KEY_HEADER = '-H "authorization: Bearer $QUIRE_API_KEY"'
 
 
 def print_ready_panel(settings: Settings, info: EngineInfo, startup_s: float, console: Console | None = None) -> None:
     """Print the panel; `settings.server.port` is the port really bound. The curl lines stand outside the frame."""
     out = console if console is not None else Console(highlight=False)
-    url = ListenAddress(ip=settings.server.host, port=settings.server.port).url
+    server = settings.server
+    scheme: Literal["http", "https"] = "http" if server.ssl_certfile is None else "https"
+    url = ListenAddress(ip=server.host, port=server.port, scheme=scheme).url
+    has_keys = server.api_keys is not None or server.api_keys_file is not None
     table = Table.grid(padding=(0, 2))
     for name, value in describe(info, url, startup_s):
         table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
     out.print(Panel(Group(table), title="Quire is ready", title_align="left", border_style="green", expand=False))
-    for command in curl_lines(url, info.model_name):
+    for command in curl_lines(url, info.model_name, has_keys=has_keys):
         out.print(Text(command), soft_wrap=True)
 
 
@@ -45,14 +50,18 @@ def describe(info: EngineInfo, url: str, startup_s: float) -> list[tuple[str, st
     ]
 
 
-def curl_lines(url: str, model_name: str) -> list[str]:
-    """Three commands that work as they stand: the model list, a chat answer, a streamed chat answer."""
+def curl_lines(url: str, model_name: str, *, has_keys: bool = False) -> list[str]:
+    """Three commands that work as they stand: the model list, a chat answer, a streamed chat answer.
+
+    `has_keys` adds the header of a key, which the shell takes from its variable QUIRE_API_KEY.
+    """
     chat: dict[str, object] = {"model": model_name, "messages": [{"role": "user", "content": "Hello, what are you?"}]}
+    curl = f"curl {_KEY_HEADER}" if has_keys else "curl"
     post = f"{shlex.quote(url + '/v1/chat/completions')} {_JSON_HEADER} -d"
     return [
-        f"curl {shlex.quote(url + '/v1/models')}",
-        f"curl {post} {_quoted_json(chat)}",
-        f"curl -N {post} {_quoted_json({**chat, 'stream': True})}",
+        f"{curl} {shlex.quote(url + '/v1/models')}",
+        f"{curl} {post} {_quoted_json(chat)}",
+        f"{curl} -N {post} {_quoted_json({**chat, 'stream': True})}",
     ]
 
 

@@ -32,6 +32,8 @@ from service.field_rules import CHAT_RULES, COMPLETION_RULES, FieldRule, Treatme
 
 MAX_QUOTED_LEN = 60
 MAX_UNKNOWN_NAMES = 8
+OTHER_PAYLOADS = ("image_url", "video_url", "audio_url", "input_audio", "file", "refusal")
+"""Fields of content parts that are not text."""
 
 
 def refuse_unsupported(body: ChatCompletionRequest | CompletionRequest) -> None:
@@ -150,6 +152,12 @@ def _check_content(content: Content, path: str) -> None:
                 f"'{path}[{index}].prompt_cache_breakpoint' is not supported: prefixes are cached anyway. Remove it.",
                 param=f"{path}[{index}].prompt_cache_breakpoint",
             )
+        for name in OTHER_PAYLOADS:
+            if getattr(part, name) is not None:
+                raise UnsupportedParameter(
+                    f"'{path}[{index}].{name}' has no place in a part of type 'text'. Remove it.",
+                    param=f"{path}[{index}].{name}",
+                )
         if part.text is None:
             raise MissingParameter(f"'{path}[{index}].text' is missing.", param=f"{path}[{index}].text")
 

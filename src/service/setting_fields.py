@@ -31,6 +31,8 @@ class SettingField(msgspec.Struct, frozen=True, kw_only=True):
     is_bool: bool
     is_size: bool
     """The value is text such as 512MiB that parse_bytes reads."""
+    is_secret: bool
+    """The value comes from a variable only, never from the command line, and is never shown."""
 
     @property
     def variable(self) -> str:
@@ -72,6 +74,7 @@ def _describe(name: str, group: Literal["engine", "server"], annotation: object,
         metavar="SIZE" if is_size else _metavar(plain, get_args(annotation)[0]),
         is_bool=isinstance(plain, inspect.BoolType),
         is_size=is_size,
+        is_secret=bool(extra.get("is_secret")),
     )
 
 

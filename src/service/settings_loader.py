@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from service.setting_fields import VARIABLE_PREFIX, SettingField, setting_fields
 
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
+_VARIABLE_NAME = re.compile(r"([A-Z][A-Z_]{0,39}[0-9]{0,2})(?:[\s:]|$)")
 
 
 def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], env_file: Path) -> Settings:
@@ -53,7 +55,7 @@ def _first_given(
     env_file: Path,
 ) -> tuple[str, object] | None:
     """The strongest source that names the field, as (what to call it in a message, value)."""
-    if (flag := flags.get(field.name)) is not None:
+    if (flag := flags.get(field.name)) is not None and not field.is_secret:
         return field.flag, flag
     if variable := environ.get(field.variable):
         return field.variable, variable
@@ -64,7 +66,8 @@ def _first_given(
 
 def _convert(field: SettingField, source: str, value: object) -> object:
     """`value` as the field's type; flags arrive as text too, booleans as bool."""
-    problem = SettingsError(f"{source} is {clip(str(value))!r}, but needs {field.allowed}.", param=field.name)
+    shown = "set" if field.is_secret else repr(clip(str(value)))
+    problem = SettingsError(f"{source} is {shown}, but needs {field.allowed}.", param=field.name)
     if field.is_size:
         try:
             parse_bytes(str(value))
@@ -109,12 +112,18 @@ def _read_env_file(env_file: Path, fields: Mapping[str, SettingField]) -> Iterat
         name, equals, value = entry.partition("=")
         name = name.strip()
         if not equals:
-            raise SettingsError(f"{env_file.name}, line {number}: {clip(entry)!r} is not of the form NAME=value.")
+            raise SettingsError(f"{env_file.name}, line {number}: {_shown(entry)}is not of the form NAME=value.")
         if name not in fields:
             raise SettingsError(
-                f"Unknown setting {clip(name)} in {env_file.name}, line {number}. {_suggest(name, fields)}"
+                f"Unknown setting {_shown(name)}in {env_file.name}, line {number}. {_suggest(name, fields)}"
             )
         yield name, _unquote(value)
+
+
+def _shown(text: str) -> str:
+    """The variable that a line begins with, and a space; nothing where it could be part of a secret."""
+    found = _VARIABLE_NAME.match(text)
+    return f"{found[1]} " if found else ""
 
 
 def _unquote(value: str) -> str:

@@ -29,13 +29,15 @@ def renew_table(document: str) -> str:
 def _name(field: SettingField) -> str:
     if field.name == "model":
         return "`MODEL`"
+    if field.is_secret:
+        return f"`{field.variable}` (no flag)"
     if field.is_bool:
         return f"`{field.flag}`, `--no-{field.flag[2:]}`"
     return f"`{field.flag}`"
 
 
 def _default(field: SettingField) -> str:
-    if field.default is None:
+    if field.default in (None, ""):
         return ""
     return f"`{str(field.default).lower() if field.is_bool else field.default}`"
 

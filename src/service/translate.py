@@ -9,7 +9,7 @@ import msgspec
 
 from contracts.engine import EngineInfo
 from contracts.errors import InvalidRequest, InvalidValue, ModelNotFound, clip
-from contracts.generation import GenerationRequest
+from contracts.generation import GenerationRequest, Tenant
 from contracts.openai.chat import ChatCompletionRequest
 from contracts.openai.completions import MAX_PROMPTS, CompletionRequest, Prompt
 from contracts.sampling import SamplingParams
@@ -42,9 +42,12 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator sets for every request."""
+    """What bounds a request from outside its body: the operator's settings, narrowed by the key and the headers."""
 
     request_timeout_s: float | None = None
+    tenant: Tenant = Tenant()
+    cache_salt: str = ""
+    """Prefix blocks are shared under equal salts only; never from the caller."""
     default_seed: int | None = None
     """Seed of requests that give none; None draws one for each."""
 
@@ -199,4 +202,6 @@ def generation_request(
         num_samples=body.n or 1,
         priority=body.priority or 0,
         timeout_s=limits.request_timeout_s,
+        cache_salt=limits.cache_salt,
+        tenant=limits.tenant,
     )

@@ -7,13 +7,23 @@ from collections.abc import Callable
 from functools import partial
 
 from batching.block_pool import BlockPool
-from batching.block_table import BlockKey, BlockTable
+from batching.block_table import BlockKey, BlockTable, root_key
 from batching.scheduler_config import SchedulerConfig
-from contracts.generation import GenerationRequest
+from contracts.generation import GenerationRequest, Tenant
+from tests.batching.core_corruptions import CORRUPTIONS, repaired_world_serves_on
+from tests.batching.core_tenant_battery import tenant_battery
 from tests.batching.core_world import World, small_config, small_request
 
 NUM_RANDOM = 120
 NUM_UNDER_PRESSURE = 8
+NUM_OUT_OF_MEMORY = 4
+TENANTS = (
+    Tenant(),
+    Tenant(name="double", weight=2.0),
+    Tenant(name="half", weight=0.5, max_concurrency=2),
+    Tenant(name="limited", requests_per_minute=7, tokens_per_minute=50),
+)
+"""Weights are powers of two, so that counters are exact."""
 
 
 def battery() -> list[Callable[[], object]]:
@@ -22,11 +32,21 @@ def battery() -> list[Callable[[], object]]:
         end_of_a_prefix_is_evicted_first,
         least_recently_used_content_is_evicted_first,
         digests_are_not_trusted_alone,
+        digests_of_parents_are_not_trusted,
         second_request_finds_the_prefix_of_the_first,
         samples_share_the_prompt,
+        every_sample_uses_up_what_it_generates,
     ]
     under_pressure = [partial(play_under_pressure, seed) for seed in range(NUM_UNDER_PRESSURE)]
-    return [*scripted, *under_pressure, *(partial(play, seed, 80) for seed in range(NUM_RANDOM))]
+    under_pressure += [partial(play_out_of_memory, seed) for seed in range(NUM_OUT_OF_MEMORY)]
+    repaired = [partial(repaired_world_serves_on, corrupt) for corrupt in CORRUPTIONS]
+    return [
+        *scripted,
+        *repaired,
+        *under_pressure,
+        *(partial(play, seed, 80) for seed in range(NUM_RANDOM)),
+        *tenant_battery(),
+    ]
 
 
 def first_failure() -> Exception | None:
@@ -73,6 +93,19 @@ def digests_are_not_trusted_alone() -> None:
     assert pool.match([BlockKey(b"same", (0, 0))]) == []
 
 
+def digests_of_parents_are_not_trusted() -> None:
+    """S66: the child of another parent, or of another salt, whose digest collides."""
+    pool = BlockPool(2)
+    other_parent = BlockKey(b"same parent", (1,), root_key(""))
+    other_child = BlockKey(b"same child", (0,), other_parent)
+    parent = BlockKey(b"same parent", (0,), root_key(""))
+    first, second = pool.allocate(2)
+    pool.register(first, parent)
+    pool.register(second, other_child)
+    assert pool.match([parent, BlockKey(b"same child", (0,), parent)]) == [first]
+    assert pool.match([BlockKey(b"same parent", (0,), root_key("other"))]) == []
+
+
 def second_request_finds_the_prefix_of_the_first() -> None:
     world = World(small_config())
     for request_id in ("first", "second"):
@@ -92,6 +125,15 @@ def samples_share_the_prompt() -> None:
     world.drain()
 
 
+def every_sample_uses_up_what_it_generates() -> None:
+    world = World(small_config())
+    tenant = Tenant(name="limited", tokens_per_minute=20)
+    world.admit("r", [0, 1], num_samples=2, max_tokens=4, tenant=tenant)
+    world.drain()
+    assert not world.submit(small_request("eleven", [0] * 7, max_tokens=4, tenant=tenant))
+    assert world.submit(small_request("ten", [0] * 6, max_tokens=4, tenant=tenant))
+
+
 # ---- random
 
 
@@ -107,7 +149,7 @@ def random_config(rng: random.Random) -> SchedulerConfig:
     )
 
 
-def random_request(rng: random.Random) -> GenerationRequest:
+def random_request(rng: random.Random, tenants: tuple[Tenant, ...] = (Tenant(),)) -> GenerationRequest:
     is_endless, stop_token_ids = rng.choice([(False, ()), (True, ()), (True, ()), (True, ()), (True, (2,))])
     return small_request(
         f"r{rng.randrange(8)}",
@@ -121,6 +163,7 @@ def random_request(rng: random.Random) -> GenerationRequest:
         stop_token_ids=stop_token_ids,
         presence_penalty=rng.choice([0.0, 0.0, 1.0]),
         seed=rng.randrange(3),
+        tenant=rng.choice(tenants),
     )
 
 
@@ -128,8 +171,9 @@ def play(seed: int, num_calls: int) -> World:
     """Make `num_calls` random calls on a random small world, then drain it; raises where an invariant breaks."""
     rng = random.Random(seed)
     world = World(random_config(rng))
+    tenants = rng.choice([TENANTS, TENANTS, TENANTS[:1]])
     for _ in range(num_calls):
-        _call(world, rng)
+        _call(world, rng, tenants)
     world.drain()
     return world
 
@@ -156,15 +200,32 @@ def play_under_pressure(seed: int) -> World:
     return world
 
 
+def play_out_of_memory(seed: int) -> World:
+    """Run out of memory once, and several times in a row when that is nearly forgotten, while long prompts come in."""
+    rng = random.Random(seed)
+    world = World(
+        small_config(num_blocks=60, max_num_seqs=5, max_num_batched_tokens=rng.choice([12, 16]), limits=(24, 20, 1000))
+    )
+    first = rng.randint(5, 20)
+    again = first + rng.choice([60, 66, 80])
+    shortages = {first, *range(again, again + rng.randint(1, 4))}
+    for number in range(again + 70):
+        if world.scheduler.num_waiting < 2:
+            world.admit(f"r{number}", [rng.randint(0, 1) for _ in range(rng.choice([2, 13]))], max_tokens=10)
+        world.step(is_out_of_memory=number in shortages)
+    world.drain()
+    return world
+
+
 def play_all_under_pressure(seeds: range) -> int:
     """Returns the number of preemptions."""
     return sum(play_under_pressure(seed).scheduler.counters.num_preemptions for seed in seeds)
 
 
-def _call(world: World, rng: random.Random) -> None:
+def _call(world: World, rng: random.Random, tenants: tuple[Tenant, ...]) -> None:
     choice = rng.random()
     if choice < 0.2:
-        world.submit(random_request(rng))
+        world.submit(random_request(rng, tenants))
     elif choice < 0.24:
         world.abort(f"r{rng.randrange(8)}")
     elif choice < 0.3:
@@ -174,6 +235,7 @@ def _call(world: World, rng: random.Random) -> None:
     elif world.plan is None:
         world.begin_step()
     elif choice < 0.98:
-        world.finish_step(frozenset({rng.randrange(4)} if rng.random() < 0.1 else ()))
+        broken = frozenset({rng.randrange(4)} if rng.random() < 0.1 else ())
+        world.finish_step(broken, is_out_of_memory=rng.random() < 0.03)
     else:
         world.fail_step()

@@ -21,7 +21,7 @@
 | I17 | a broken row fails alone | `i17_only_broken_rows_fail`, every commit |
 | I18 | without submits the remaining work falls with every step | `i18_drain_gets_closer`, every drain |
 
-The part of I15 about the service gap between API keys belongs to fair sharing, a later feature: the core knows no keys.
+I13, I16 and I18 are in `core_end_invariants`, those of the turns between tenants in `core_tenant_invariants`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING
 from batching.block_table import num_blocks_for
 from batching.sequence import Sequence, SequenceStatus
 from batching.step import ScheduledSequence, SchedulerOutput
-from contracts.errors import ContextLengthExceeded, InvalidValue, QueueFull, QuireError
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from tests.batching.budget_oracle import token_budget
 from tests.batching.content_oracle import NAN, POISON, ZERO, sample_seed
 
 if TYPE_CHECKING:
@@ -46,10 +46,9 @@ LEGAL_CHANGES = {
     SequenceStatus.FINISHED: {SequenceStatus.FINISHED},
 }
 MAX_FREE_PREEMPTIONS = 2
-"""Beyond these, only a sequence that is older and was admitted later may preempt."""
+"""Beyond these, only a sequence of the same tenant that is older and was admitted later may preempt."""
 WORK_FACTOR = 6
 """A sample computes each of its positions at most this often, counting recomputation after preemption."""
-_MANY_RESTARTS = 1000
 
 
 def check_all(world: World) -> None:
@@ -86,22 +85,20 @@ def i1_each_block_is_in_one_state(world: World) -> None:
 
 def i2_references_are_counted(world: World) -> None:
     scheduler = world.scheduler
-    entries = Counter(scheduler._release_after_step)
-    for log in world.live:
-        entries.update(log.sequence.block_table.block_ids)
-    for block_id in range(scheduler.pool.num_blocks):
-        assert scheduler.pool.num_refs(block_id) == entries[block_id] >= 0, f"block {block_id} is miscounted"
+    num_entries = [0] * scheduler.pool.num_blocks
+    for table in [scheduler._release_after_step, *(log.sequence.block_table.block_ids for log in world.live)]:
+        for block_id in table:
+            num_entries[block_id] += 1
+    assert scheduler.pool._num_refs == num_entries, "a block is miscounted"
 
 
 def i4_blocks_add_up(world: World) -> None:
     pool = world.scheduler.pool
-    states = Counter(
-        "referenced" if pool.num_refs(block_id) else "cached" if pool._keys[block_id] else "empty"
-        for block_id in range(pool.num_blocks)
-    )
-    assert states["cached"] == pool.num_cached_blocks
-    assert states["cached"] + states["empty"] == pool.num_free_blocks
-    assert sum(states.values()) == pool.num_blocks == world.config.num_blocks
+    is_free = [num_refs == 0 for num_refs in pool._num_refs]
+    num_cached = sum(free and key is not None for free, key in zip(is_free, pool._keys, strict=True))
+    assert num_cached == pool.num_cached_blocks
+    assert sum(is_free) == pool.num_free_blocks
+    assert len(is_free) == pool.num_blocks == world.config.num_blocks
 
 
 def i5_written_blocks_are_owned(world: World, plan: SchedulerOutput) -> None:
@@ -169,7 +166,7 @@ def i9_plan_is_within_limits(world: World, plan: SchedulerOutput) -> None:
     assert plan.num_tokens == num_tokens <= config.max_num_batched_tokens
     assert len(plan.sequences) <= world.scheduler.num_running <= config.max_num_seqs
     assert len({row.seq_id for row in plan.sequences}) == len(plan.sequences)
-    budget = config.max_num_batched_tokens - plan.num_decodes
+    budget = max(0, token_budget(config, world.steps) - plan.num_decodes)
     if plan.num_decodes:
         budget = min(budget, config.max_prefill_tokens_while_decoding)
     num_prefill_tokens = num_tokens - plan.num_decodes
@@ -181,6 +178,7 @@ def i9_plan_is_within_limits(world: World, plan: SchedulerOutput) -> None:
         if scheduled.get(sequence.seq_id, 0) < sequence.num_remaining_tokens
     ]
     assert not held_back or num_prefill_tokens == budget, "budget is left, but a running sequence waits"
+    assert not any(sequence.is_decoding for sequence in held_back), "a sequence that decodes waits"
 
 
 def row_is_next_work_of_its_sequence(world: World, row: ScheduledSequence, *, is_decode: bool) -> None:
@@ -222,9 +220,11 @@ def grant_waiting_steps(world: World, request: GenerationRequest) -> None:
     new_work = sum(WORK_FACTOR * log.max_len for log in new)
     order = new[0].sequence.order
     for log in live:
+        is_parked = log.sequence.status is SequenceStatus.PARKED
+        is_other = log.request.tenant.name != request.tenant.name
         if log in new:
             log.max_steps_waited = sum(WORK_FACTOR * other.max_len for other in live)
-        elif order < log.sequence.order or log.sequence.status is SequenceStatus.PARKED:
+        elif order < log.sequence.order or is_parked or is_other:
             log.max_steps_waited += new_work
 
 
@@ -240,15 +240,18 @@ def i15_wait_and_preemptions_are_bounded(world: World) -> None:
             latecomers = [
                 other
                 for other in running
-                if other.admission > log.admission and other.sequence.order < log.sequence.order
+                if other.admission > log.admission
+                and other.sequence.order < log.sequence.order
+                and other.request.tenant.name == log.request.tenant.name
             ]
             assert log.num_preemptions <= MAX_FREE_PREEMPTIONS or latecomers, "preempted too often"
             log.status = SequenceStatus.WAITING
     now_running = [log for log in live if log.sequence.status is SequenceStatus.RUNNING]
     admitted = [log for log in now_running if log.status is not SequenceStatus.RUNNING]
-    waiting = [log.sequence.order for log in live if log.sequence.status is SequenceStatus.WAITING]
+    waiting = [log.sequence for log in live if log.sequence.status is SequenceStatus.WAITING]
     for log in sorted(admitted, key=lambda log: log.sequence.order):
-        assert not waiting or log.sequence.order < min(waiting), "a younger one was admitted first"
+        behind = [other.order for other in waiting if other.request.tenant.name == log.request.tenant.name]
+        assert not behind or log.sequence.order < min(behind), "a younger one was admitted first"
         world.num_admissions += 1
         log.admission = world.num_admissions
 
@@ -268,7 +271,7 @@ def i12_states_are_legal(world: World) -> None:
     assert sorted(live) == sorted(place_of), "a sequence is live but nowhere, or somewhere but not live"
     for seq_id, log in world.logs.items():
         status = log.sequence.status
-        assert status in LEGAL_CHANGES[log.status], f"{log.status} -> {status}"
+        assert status is log.status or status in LEGAL_CHANGES[log.status], f"{log.status} -> {status}"
         log.status = status
         assert (log.finish_reason is not None) == (status is SequenceStatus.FINISHED)
         assert place_of.get(seq_id, SequenceStatus.FINISHED) is status
@@ -317,79 +320,3 @@ def i11_stream_is_whole(world: World, logs: list[SampleLog], delta: GenerationDe
 def i17_only_broken_rows_fail(delta: GenerationDelta, *, is_broken: bool, error: str) -> None:
     assert (delta.finish_reason is FinishReason.ERROR) == is_broken
     assert delta.error == (error if is_broken else None)
-
-
-# ---- admission and the end
-
-
-def books(world: World) -> tuple[int, ...]:
-    """Counts that a refused request must leave as they are."""
-    scheduler = world.scheduler
-    counters = scheduler.counters
-    pool = scheduler.pool
-    queue = (len(scheduler.waiting), scheduler.waiting.num_tokens, scheduler.num_waiting, len(scheduler._requests))
-    return (*queue, len(scheduler._parked), counters.num_requests, counters.num_prompt_tokens, pool.num_free_blocks)
-
-
-def expected_refusal(world: World, request: GenerationRequest) -> type[QuireError] | None:
-    config = world.config
-    num_wanted = len(request.prompt_token_ids) + request.sampling.max_tokens
-    queued = [log for log in world.live if log.status in (SequenceStatus.WAITING, SequenceStatus.PARKED)]
-    num_queued_tokens = sum(len(log.known_token_ids) for log in queued if log.status is SequenceStatus.WAITING)
-    num_tokens = num_queued_tokens + len(request.prompt_token_ids)
-    if any(log.request.request_id == request.request_id for log in world.live):
-        return InvalidValue
-    if num_wanted > min(config.max_model_len, config.num_blocks * config.block_size):
-        return ContextLengthExceeded
-    if len(queued) + request.num_samples > config.max_queued_requests:
-        return QueueFull
-    return QueueFull if num_queued_tokens and num_tokens > config.max_queued_tokens else None
-
-
-def i16_refused_exactly_when_it_must(expected: type[QuireError] | None, refusal: QuireError | None) -> None:
-    assert type(refusal) is (expected or type(None)), f"{refusal!r} instead of {expected}"
-    if isinstance(refusal, QueueFull):
-        assert refusal.retry_after_s is not None
-        assert 1.0 <= refusal.retry_after_s <= 120.0
-
-
-def refusal_changed_nothing(before: tuple[int, ...], after: tuple[int, ...]) -> None:
-    assert before == after, "a refused request left something behind"
-
-
-def remaining_work(world: World) -> tuple[int, int, int]:
-    """Output tokens that may still come, restarts left, known tokens to compute: compared in this order."""
-    live = world.live
-    return (
-        sum(log.request.sampling.max_tokens - len(log.token_ids) for log in live),
-        sum(_MANY_RESTARTS - log.sequence.num_preemptions for log in live),
-        sum(log.sequence.num_remaining_tokens for log in live),
-    )
-
-
-def i18_drain_gets_closer(before: tuple[int, int, int], after: tuple[int, int, int]) -> None:
-    assert after < before, f"a step left {after} of {before}"
-
-
-def i13_nothing_is_left(world: World) -> None:
-    scheduler, logs = world.scheduler, list(world.logs.values())
-    counters, pool = scheduler.counters, scheduler.pool
-    assert not world.live
-    assert not scheduler.has_work
-    assert not scheduler.is_step_in_flight
-    assert scheduler.num_running == scheduler.num_waiting == scheduler.waiting.num_tokens == 0
-    assert not scheduler._requests
-    assert not scheduler._parked
-    assert not scheduler._release_after_step
-    assert pool.num_free_blocks == pool.num_blocks
-    assert all(pool.num_refs(block_id) == 0 for block_id in range(pool.num_blocks))
-    ends = Counter(log.finish_reason for log in logs)
-    assert counters.num_aborted == ends[FinishReason.ABORT]
-    assert counters.num_failed == ends[FinishReason.ERROR]
-    assert counters.num_finished == ends[FinishReason.STOP] + ends[FinishReason.LENGTH] + ends[FinishReason.DEADLINE]
-    assert counters.num_generated_tokens == sum(len(log.token_ids) for log in logs)
-    assert counters.num_preemptions == sum(log.sequence.num_preemptions for log in logs)
-    first = [log for log in logs if log.sample_index == 0]
-    assert counters.num_requests == len(first)
-    assert counters.num_prompt_tokens == sum(len(log.request.prompt_token_ids) for log in first)
-    assert counters.num_cached_tokens == sum(log.sequence.num_cached_tokens for log in logs)

@@ -13,12 +13,14 @@ import msgspec
 from batching import block_table as block_table_module
 from batching.admission import Admission
 from batching.block_pool import BlockPool
-from batching.block_table import BlockKey, BlockTable, chain_key
+from batching.block_table import BlockKey, BlockTable, chain_key, root_key
 from batching.sequence import Sequence
 from batching.waiting_queue import WaitingQueue
 from contracts.generation import GenerationRequest
+from tests.batching.core_budget_mutants import BUDGET_MUTANTS, REPAIR_MUTANTS
 from tests.batching.core_mutant import Method, Mutant, always
 from tests.batching.core_scheduler_mutants import SCHEDULER_MUTANTS
+from tests.batching.core_tenant_mutants import TENANT_MUTANTS
 
 # ---- block pool
 
@@ -104,11 +106,24 @@ def match_trusts_digests(_: Method) -> Method:
     return broken
 
 
+def match_trusts_the_parents(_: Method) -> Method:
+    def broken(self: BlockPool, keys: list[BlockKey]) -> list[int]:
+        block_ids = []
+        for key in keys:
+            found = self._keys[self._digest_to_block.get(key.digest, 0)]
+            if found is None or (found.digest, found.token_ids) != (key.digest, key.token_ids):
+                break
+            block_ids.append(self._digest_to_block[key.digest])
+        return block_ids
+
+    return broken
+
+
 # ---- block table and sequence
 
 
 def hash_ignores_the_parent(_: Method) -> Method:
-    return lambda parent_digest, token_ids: chain_key(b"", token_ids)
+    return lambda parent, token_ids: chain_key(root_key(""), token_ids)
 
 
 def salt_is_forgotten(init: Method) -> Method:
@@ -190,6 +205,7 @@ POOL_MUTANTS = [
     Mutant("broken_block_stays_findable", BlockPool, "forget", always(None)),
     Mutant("match_skips_gaps", BlockPool, "match", match_skips_gaps),
     Mutant("match_trusts_digests", BlockPool, "match", match_trusts_digests),
+    Mutant("match_trusts_the_parents", BlockPool, "match", match_trusts_the_parents),
     Mutant("cached_blocks_cost_nothing", BlockPool, "num_free_among", always(0)),
 ]
 SEQUENCE_MUTANTS = [
@@ -213,4 +229,5 @@ QUEUE_MUTANTS = [
     Mutant("retry_after_is_unbounded", Admission, "retry_after_s", retry_after_is_unbounded),
     Mutant("known_ids_are_taken", Admission, "check", known_ids_are_taken),
 ]
-MUTANTS = POOL_MUTANTS + SEQUENCE_MUTANTS + QUEUE_MUTANTS + SCHEDULER_MUTANTS
+CORE_MUTANTS = POOL_MUTANTS + SEQUENCE_MUTANTS + QUEUE_MUTANTS + SCHEDULER_MUTANTS
+MUTANTS = CORE_MUTANTS + TENANT_MUTANTS + BUDGET_MUTANTS + REPAIR_MUTANTS

@@ -220,7 +220,7 @@ def unfilled_blocks_are_registered(_: Method) -> Method:
         table, size = sequence.block_table, sequence.block_table.block_size
         for index in range(table.num_registered, num_blocks_for(sequence.num_computed_tokens, size)):
             tokens = sequence.token_ids[index * size : (index + 1) * size]
-            table.keys[index:] = [chain_key(table.keys[index - 1].digest if index else table._root, tokens)]
+            table.keys[index:] = [chain_key(table.keys[index - 1] if index else table._root, tokens)]
             self.pool.register(table.block_ids[index], table.keys[index])
             table.num_registered = index + 1
 
@@ -249,6 +249,17 @@ def token_is_appended_twice(append: Method) -> Method:
 def errors_are_ignored(commit: Method) -> Method:
     def broken(self: Scheduler, output: StepOutput, now_s: float) -> list[GenerationDelta]:
         sampled = [token and msgspec.structs.replace(token, error=None) for token in output.sampled]
+        deltas: list[GenerationDelta] = commit(self, msgspec.structs.replace(output, sampled=sampled), now_s)
+        return deltas
+
+    return broken
+
+
+def broken_chunks_go_on(commit: Method) -> Method:
+    def broken(self: Scheduler, output: StepOutput, now_s: float) -> list[GenerationDelta]:
+        assert self._in_flight is not None
+        rows = zip(self._in_flight.sequences, output.sampled, strict=True)
+        sampled = [token if row.is_sampling else None for row, token in rows]
         deltas: list[GenerationDelta] = commit(self, msgspec.structs.replace(output, sampled=sampled), now_s)
         return deltas
 
@@ -328,6 +339,7 @@ COMMIT_MUTANTS = [
     Mutant("parked_samples_stay_parked", Scheduler, "_unpark", always(None)),
     Mutant("token_is_appended_twice", Scheduler, "_append", token_is_appended_twice),
     Mutant("errors_are_ignored", Scheduler, "commit", errors_are_ignored),
+    Mutant("broken_chunks_go_on", Scheduler, "commit", broken_chunks_go_on),
     Mutant("failure_takes_the_siblings_along", Scheduler, "_fail", failure_takes_the_siblings_along),
     Mutant("broken_blocks_are_not_cleared", Scheduler, "_clear_suspects", always(None)),
     Mutant("late_errors_are_dropped", Scheduler, "_discard", always(None)),

@@ -6,12 +6,15 @@ stands still, and counts that nothing depends on are left out of the comparison.
 
 from __future__ import annotations
 
+import copyreg
+import io
 import pickle
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from batching.scheduler_config import SchedulerConfig
 from contracts.generation import GenerationRequest
 from tests.batching.core_world import SampleLog, World
 
@@ -36,6 +39,7 @@ class SmallWorld(World):
     """A World whose requests come from a list, in order."""
 
     upcoming: list[GenerationRequest]
+    can_run_out_of_memory = False
 
     def submit_next(self) -> None:
         self.submit(self.upcoming.pop(0))
@@ -55,6 +59,8 @@ def actions(world: SmallWorld) -> Iterator[partial[Any]]:
         yield partial(World.begin_step)
         yield partial(World.step)
         yield partial(World.step, broken_rows=BROKEN)
+        if world.can_run_out_of_memory:
+            yield partial(World.step, is_out_of_memory=True)
 
 
 def _sample_state(log: SampleLog) -> Hashable:
@@ -62,6 +68,23 @@ def _sample_state(log: SampleLog) -> Hashable:
     table = sequence.block_table
     place = (sequence.status, tuple(table.block_ids), sequence.num_computed_tokens, table.num_registered)
     return (*place, tuple(sequence.token_ids), sequence.num_preemptions, log.finish_reason)
+
+
+def _turns(world: SmallWorld) -> Hashable:
+    """The counters of the tenants, as far as they can be told apart."""
+    shares = world.scheduler.shares
+    if shares.num_tenants <= 1:
+        return ()
+    counters = sorted((name, share.counter) for name, share in [*shares._live.items(), *shares._idle.items()])
+    smallest = min(counter for _, counter in counters)
+    relative = tuple((name, counter - smallest) for name, counter in counters)
+    return relative, shares._last_waited.counter - smallest
+
+
+def _budget(world: SmallWorld) -> Hashable:
+    """A lowered budget, and how far it is from being raised."""
+    budget = world.scheduler.token_budget
+    return None if budget._lowered is None else (budget._lowered, budget._num_good_steps)
 
 
 def state(world: SmallWorld) -> Hashable:
@@ -79,15 +102,19 @@ def state(world: SmallWorld) -> Hashable:
         tuple(pool._num_refs),
         tuple(key and key.digest for key in pool._keys),
         tuple(world.model.values),
+        _turns(world),
+        _budget(world),
     )
 
 
 def search(world: SmallWorld, depth: int) -> Reached:
     """Follow all histories of `depth` calls, and drain what each of them leads to."""
     reached, seen = Reached(), {hash(state(world))}
-    frontier = [pickle.dumps(world)]
+    _CONSTANTS.clear()
+    _CONSTANTS.update((id(constant), constant) for constant in (world.config, *world.upcoming))
+    frontier = [_pack(world)]
     for _ in range(depth):
-        frontier = [pickle.dumps(child) for child in _new_children(frontier, seen, reached)]
+        frontier = [_pack(child) for child in _new_children(frontier, seen, reached)]
     for packed in frontier:
         _unpack(packed).drain()
     return reached
@@ -105,6 +132,29 @@ def _new_children(frontier: list[bytes], seen: set[int], reached: Reached) -> It
                 seen.add(fingerprint)
                 reached.add(child)
                 yield child
+
+
+_CONSTANTS: dict[int, object] = {}
+"""What the worlds of one search share, by identity: packed by number instead of again and again."""
+
+
+def _constant(number: int) -> object:
+    return _CONSTANTS[number]
+
+
+def _reduce(value: object) -> tuple[Callable[[int], object], tuple[int]]:
+    return _constant, (id(value),)
+
+
+_DISPATCH = {**copyreg.dispatch_table, GenerationRequest: _reduce, SchedulerConfig: _reduce}
+
+
+def _pack(world: SmallWorld) -> bytes:
+    packed = io.BytesIO()
+    pickler = pickle.Pickler(packed)
+    pickler.dispatch_table = _DISPATCH
+    pickler.dump(world)
+    return packed.getvalue()
 
 
 def _unpack(packed: bytes) -> SmallWorld:

@@ -12,11 +12,14 @@ from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.sequence import Sequence, SequenceStatus
 from batching.step import ScheduledSequence, SchedulerOutput, StepOutput
-from contracts.errors import QuireError
+from contracts.errors import QuireError, RateLimited
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from contracts.sampling import SamplingParams
+from tests.batching import core_end_invariants as ends
 from tests.batching import core_invariants as invariants
+from tests.batching import core_tenant_invariants as tenants
 from tests.batching.content_oracle import BROKEN, Context, FakeModel, mix, solo_output
+from tests.batching.rate_oracle import RateOracle
 
 VOCAB_SIZE = 4
 EOS = 3
@@ -108,6 +111,12 @@ class World:
         self.plan: SchedulerOutput | None = None
         self.num_admissions = 0
         self.values_by_digest: dict[bytes, int] = {}
+        self.ledger = tenants.Ledger()
+        self.rates = RateOracle()
+        self.steps: list[tuple[int, bool]] = []
+        """Tokens of every step that was committed, and whether it ran out of memory."""
+        self.num_steps_at_rest = 0
+        """Of these, how many there were at the last idle moment."""
 
     # ---- what the caller sees
 
@@ -120,6 +129,10 @@ class World:
         logs = [log for log in self.logs.values() if log.request.request_id == request_id]
         return next(log for log in reversed(logs) if log.sample_index == sample_index)
 
+    def samples_of(self, log: SampleLog) -> list[SampleLog]:
+        """All samples of its request, live and ended; the id may have been in use before."""
+        return [other for other in self.logs.values() if other.request is log.request]
+
     def root(self, request: GenerationRequest) -> int:
         return mix(*(request.cache_salt if self.config.enable_prefix_caching else request.request_id).encode())
 
@@ -128,23 +141,27 @@ class World:
 
     def check(self) -> None:
         invariants.check_all(self)
+        tenants.i19_service_is_counted(self)
 
     # ---- submit, abort, expire, reset
 
     def submit(self, request: GenerationRequest) -> bool:
         """Submit and compare with what the limits say; True if it was admitted."""
-        expected = invariants.expected_refusal(self, request)
-        before = invariants.books(self)
+        expected = ends.expected_refusal(self, request)
+        before = ends.books(self)
         refusal: QuireError | None = None
         try:
             self.scheduler.submit(request, self.now_s)
         except QuireError as error:
             refusal = error
-        invariants.i16_refused_exactly_when_it_must(expected, refusal)
+        ends.i16_refused_exactly_when_it_must(expected, refusal)
+        if isinstance(refusal, RateLimited):
+            self.rates.check_wait(request, self.now_s, refusal.retry_after_s)
         if refusal is None:
+            self.rates.admitted(request, self.now_s)
             self._log_samples(request)
         else:
-            invariants.refusal_changed_nothing(before, invariants.books(self))
+            ends.refusal_changed_nothing(before, ends.books(self))
         self.check()
         return refusal is None
 
@@ -190,6 +207,7 @@ class World:
         invariants.i14_some_token_is_computed(self, running, preemptions)
         if self.plan is not None:
             invariants.check_plan(self, self.plan)
+            tenants.i20_turns_follow_the_counters(self, self.plan, preemptions)
             invariants.i15_wait_and_preemptions_are_bounded(self)
         self.check()
         return self.plan
@@ -200,15 +218,20 @@ class World:
         assert plan is not None
         return plan
 
-    def finish_step(self, broken_rows: frozenset[int] = frozenset()) -> None:
-        """Execute and commit; `broken_rows` are indices into the sampling rows, taken modulo their number."""
+    def finish_step(self, broken_rows: frozenset[int] = frozenset(), *, is_out_of_memory: bool = False) -> None:
+        """Execute and commit; `broken_rows` are indices into the rows of the plan, taken modulo their number."""
         plan = self._take_plan()
-        sampling = [index for index, row in enumerate(plan.sequences) if row.is_sampling]
-        nan_rows = {sampling[index % len(sampling)] for index in broken_rows if sampling}
+        self.steps.append((plan.num_tokens, is_out_of_memory))
+        nan_rows = {index % len(plan.sequences) for index in broken_rows}
         sampled = self.model.execute(plan, self.contexts(), nan_rows)
         owed = [row for row, token in zip(plan.sequences, sampled, strict=True) if token and self._is_live(row)]
         broken = {plan.sequences[index].seq_id for index in nan_rows}
-        output = StepOutput(step_id=plan.step_id, sampled=sampled, duration_s=STEP_DURATION_S)
+        output = StepOutput(
+            step_id=plan.step_id,
+            sampled=sampled,
+            duration_s=STEP_DURATION_S,
+            was_out_of_memory=is_out_of_memory,
+        )
         deltas = self.scheduler.commit(output, self.now_s)
         self._take_deltas(owed, deltas, broken, BROKEN)
 
@@ -222,9 +245,9 @@ class World:
         deltas = self.scheduler.fail_step(STEP_FAILED, self.now_s)
         self._take_deltas(owed, deltas, {row.seq_id for row in owed}, STEP_FAILED)
 
-    def step(self, broken_rows: frozenset[int] = frozenset()) -> None:
+    def step(self, broken_rows: frozenset[int] = frozenset(), *, is_out_of_memory: bool = False) -> None:
         if self.begin_step() is not None:
-            self.finish_step(broken_rows)
+            self.finish_step(broken_rows, is_out_of_memory=is_out_of_memory)
 
     def _take_plan(self) -> SchedulerOutput:
         plan, self.plan = self.plan, None
@@ -255,6 +278,9 @@ class World:
         log.token_ids += delta.token_ids
         log.num_cached_tokens = delta.num_cached_tokens
         log.finish_reason = delta.finish_reason
+        samples = self.samples_of(log) if delta.finish_reason is not None else []
+        if samples and all(sample.finish_reason is not None for sample in samples):
+            self.rates.ended(log.request, sum(len(sample.token_ids) for sample in samples), self.now_s)
         invariants.i10_output_is_that_of_the_request_alone(log)
 
     # ---- the end
@@ -264,7 +290,7 @@ class World:
         if self.plan is not None:
             self.finish_step()
         while self.scheduler.has_work:
-            before = invariants.remaining_work(self)
+            before = ends.remaining_work(self)
             self.step()
-            invariants.i18_drain_gets_closer(before, invariants.remaining_work(self))
-        invariants.i13_nothing_is_left(self)
+            ends.i18_drain_gets_closer(before, ends.remaining_work(self))
+        ends.i13_nothing_is_left(self)

@@ -24,9 +24,9 @@ BACKENDS: dict[str, Callable[[], AttentionBackend]] = {
 """One line for each backend."""
 
 NUM_Q_HEADS = 6
-V_DIM = 8
-K_DIM = 12
-NUM_BLOCKS = 40
+NUM_BLOCKS = 60
+DIMS: dict[str, tuple[int, int]] = {"ragged": (12, 8), "whole vectors": (32, 16), "many vectors": (64, 80)}
+"""Of keys and of values: kernels take whole vectors of 8 or 16 numbers, and the rest one by one."""
 
 VARIANTS: dict[str, AttentionVariant] = {
     "plain": AttentionVariant(scaling=0.4),
@@ -45,6 +45,7 @@ ROWS: dict[str, list[tuple[int, int]]] = {
     "decodes at block edges": [(3, 1), (4, 1), (5, 1), (15, 1), (31, 1)],
     "whole prompt": [(0, 19)],
     "chunk after a prefix": [(13, 6)],
+    "long chunk": [(3, 45)],
     "mixed": [(7, 1), (0, 5), (22, 1), (9, 11), (0, 2)],
 }
 """(tokens in the cache, tokens computed now) of each sequence of a step."""
@@ -73,9 +74,17 @@ def naive_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, variant: 
 class PagedCase:
     """Sequences of random q, k and v, their block tables in a shuffled cache full of garbage, and the right answer."""
 
-    def __init__(self, rows: list[tuple[int, int]], num_kv_heads: int, block_size: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        rows: list[tuple[int, int]],
+        num_kv_heads: int,
+        block_size: int,
+        dtype: torch.dtype,
+        dims: tuple[int, int] = DIMS["ragged"],
+    ) -> None:
+        self.k_dim, self.v_dim = dims
         self.random = torch.Generator().manual_seed(7)
-        shape = LayerShape(num_kv_heads=num_kv_heads, k_dim=K_DIM, v_dim=V_DIM)
+        shape = LayerShape(num_kv_heads=num_kv_heads, k_dim=self.k_dim, v_dim=self.v_dim)
         self.cache = LayerCache(shape, NUM_BLOCKS, block_size, torch.empty(0, dtype=dtype))
         self.cache.k.normal_(std=50.0, generator=self.random)
         self.cache.v.normal_(std=50.0, generator=self.random)
@@ -89,7 +98,11 @@ class PagedCase:
         self.new = [num_tokens for _, num_tokens in packed_order(rows)]
 
     def _parts(self, num_kv_heads: int) -> list[tuple[list[torch.Tensor], int, int]]:
-        return [(self.q, NUM_Q_HEADS, K_DIM), (self.k, num_kv_heads, K_DIM), (self.v, num_kv_heads, V_DIM)]
+        return [
+            (self.q, NUM_Q_HEADS, self.k_dim),
+            (self.k, num_kv_heads, self.k_dim),
+            (self.v, num_kv_heads, self.v_dim),
+        ]
 
     def _write_prefixes(self, rows: list[tuple[int, int]], block_size: int) -> None:
         tables = {row.start * 1000 + len(row.token_ids): row.block_ids for row in self.plan.sequences}
@@ -139,27 +152,33 @@ def run_backend(backend: AttentionBackend, case: PagedCase, variant: AttentionVa
 
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_backend_equals_the_loop_over_positions(backend: str, variant: str, rows: str) -> None:
-    case = PagedCase(ROWS[rows], num_kv_heads=2, block_size=4, dtype=torch.float32)
+@pytest.mark.parametrize(
+    ("backend", "dims"), [("torch", "ragged"), ("cpu", "ragged"), ("cpu", "whole vectors"), ("cpu", "many vectors")]
+)
+def test_backend_equals_the_loop_over_positions(backend: str, dims: str, variant: str, rows: str) -> None:
+    case = PagedCase(ROWS[rows], num_kv_heads=2, block_size=4, dtype=torch.float32, dims=DIMS[dims])
     actual = run_backend(BACKENDS[backend](), case, VARIANTS[variant])
     torch.testing.assert_close(actual.double(), case.expected(VARIANTS[variant]), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_kv_heads", [1, 3, 6])
-@pytest.mark.parametrize("block_size", [1, 4, 16])
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 3, 6])
+@pytest.mark.parametrize("block_size", [1, 4, 16, 18])
+@pytest.mark.parametrize("dims", DIMS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_any_grouping_and_block_size_gives_the_same(backend: str, block_size: int, num_kv_heads: int) -> None:
-    case = PagedCase([(2, 1), (5, 1), (0, 9), (1, 3)], num_kv_heads, block_size, torch.float32)
+def test_any_grouping_and_block_size_gives_the_same(
+    backend: str, dims: str, block_size: int, num_kv_heads: int
+) -> None:
+    case = PagedCase([(2, 1), (5, 1), (0, 9), (1, 3)], num_kv_heads, block_size, torch.float32, DIMS[dims])
     variant = VARIANTS["window and sinks"]
     actual = run_backend(BACKENDS[backend](), case, variant)
     torch.testing.assert_close(actual.double(), case.expected(variant), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dims", ["ragged", "whole vectors"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_bfloat16_is_near_the_loop_over_positions(backend: str, variant: str) -> None:
-    case = PagedCase(ROWS["mixed"], num_kv_heads=2, block_size=4, dtype=torch.bfloat16)
+def test_bfloat16_is_near_the_loop_over_positions(backend: str, dims: str, variant: str) -> None:
+    case = PagedCase(ROWS["mixed"], num_kv_heads=2, block_size=4, dtype=torch.bfloat16, dims=DIMS[dims])
     actual = run_backend(BACKENDS[backend](), case, VARIANTS[variant])
     assert actual.dtype == torch.bfloat16
     torch.testing.assert_close(actual.double(), case.expected(VARIANTS[variant]), rtol=2e-2, atol=3e-2)
@@ -177,9 +196,10 @@ def test_new_keys_and_values_go_to_their_slots_and_nowhere_else(backend: str) ->
 
 
 @pytest.mark.parametrize("rows", ["one decode", "whole prompt", "chunk after a prefix", "mixed"])
+@pytest.mark.parametrize("dims", DIMS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nan_in_unread_slots_reaches_nobody(backend: str, rows: str) -> None:
-    case = PagedCase(ROWS[rows], num_kv_heads=2, block_size=4, dtype=torch.float32)
+def test_nan_in_unread_slots_reaches_nobody(backend: str, dims: str, rows: str) -> None:
+    case = PagedCase(ROWS[rows], num_kv_heads=2, block_size=4, dtype=torch.float32, dims=DIMS[dims])
     expected = run_backend(BACKENDS[backend](), case, VARIANTS["plain"])
     case.cache.k[case.cache.k.abs() > 10] = float("nan")  # the garbage, wide of what the sequences hold
     case.cache.v[case.cache.v.abs() > 10] = float("nan")
@@ -187,9 +207,10 @@ def test_nan_in_unread_slots_reaches_nobody(backend: str, rows: str) -> None:
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("dims", DIMS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nan_in_one_sequence_reaches_no_other(backend: str) -> None:
-    case = PagedCase(ROWS["mixed"], num_kv_heads=2, block_size=4, dtype=torch.float32)
+def test_nan_in_one_sequence_reaches_no_other(backend: str, dims: str) -> None:
+    case = PagedCase(ROWS["mixed"], num_kv_heads=2, block_size=4, dtype=torch.float32, dims=DIMS[dims])
     expected = run_backend(BACKENDS[backend](), case, VARIANTS["plain"])
     case.cache.k[case.plan.sequences[2].block_ids] = float("nan")  # the second single-token row
     actual = run_backend(BACKENDS[backend](), case, VARIANTS["plain"])

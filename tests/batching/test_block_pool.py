@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batching.block_pool import BlockPool, BlockPoolCorrupt
-from batching.block_table import BlockKey
+from batching.block_table import BlockKey, BlockTable
 
 
 def cached_block(pool: BlockPool, name: str) -> BlockKey:
@@ -69,7 +69,9 @@ def test_least_recently_used_content_is_evicted_first() -> None:
 
 def test_tail_of_a_sequence_is_evicted_before_its_head() -> None:
     pool = BlockPool(3)
-    keys = [BlockKey(bytes([index]), (index,)) for index in range(3)]
+    table = BlockTable(1, "")
+    table.extend_keys([0, 1, 2], 3)
+    keys = table.keys
     block_ids = pool.allocate(3)
     pool.register(block_ids[0], keys[0])
     pool.register(block_ids[1], keys[1])
@@ -81,11 +83,16 @@ def test_tail_of_a_sequence_is_evicted_before_its_head() -> None:
 
 def test_match_stops_at_the_first_unknown_key() -> None:
     pool = BlockPool(3)
-    known, also_known = cached_block(pool, "a"), cached_block(pool, "b")
-    assert len(pool.match([known, BlockKey(b"gap", (1,)), also_known])) == 1
+    table = BlockTable(1, "")
+    table.extend_keys([0, 1, 2], 3)
+    block_ids = pool.allocate(3)
+    pool.register(block_ids[0], table.keys[0])
+    pool.register(block_ids[2], table.keys[2])
+    assert pool.match(table.keys) == block_ids[:1]
 
 
 def test_equal_digests_with_other_tokens_do_not_match() -> None:
+    """S66; collisions of parents and salts: test_hash_collisions."""
     pool = BlockPool(1)
     pool.register(pool.allocate(1)[0], BlockKey(b"same", (0, 1)))
     assert pool.match([BlockKey(b"same", (0, 2))]) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batching.block_table import BlockTable, chain_key, num_blocks_for
+from batching.block_table import BlockTable, chain_key, num_blocks_for, root_key
 
 
 def keys_of(salt: str, token_ids: list[int], block_size: int = 2) -> list[bytes]:
@@ -52,11 +52,11 @@ def test_equal_tokens_under_another_salt_have_other_keys() -> None:
 
 @pytest.mark.parametrize(("left", "right"), [([1, 2], [2, 1]), ([0], [0, 0]), ([256], [1]), ([1, 0], [1])])
 def test_different_tokens_have_different_keys(left: list[int], right: list[int]) -> None:
-    assert chain_key(b"", left).digest != chain_key(b"", right).digest
+    assert chain_key(root_key(""), left).digest != chain_key(root_key(""), right).digest
 
 
 def test_largest_token_ids_have_keys() -> None:
-    assert chain_key(b"", [2**31 - 1, 0]).token_ids == (2**31 - 1, 0)
+    assert chain_key(root_key(""), [2**31 - 1, 0]).token_ids == (2**31 - 1, 0)
 
 
 def test_cleared_table_gives_up_its_blocks_and_keeps_its_keys() -> None:

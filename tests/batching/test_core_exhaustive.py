@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from contracts.generation import GenerationRequest
+from contracts.generation import GenerationRequest, Tenant
 from tests.batching.core_search import Reached, SmallWorld, search
 from tests.batching.core_world import small_config, small_request
 
@@ -24,6 +24,11 @@ SAMPLES = [
     small_request("a", [0, 0], num_samples=2, max_tokens=2, ignore_eos=True),
     small_request("b", [0, 0], cache_salt="other", max_tokens=2, ignore_eos=True),
     small_request("c", [1], max_tokens=2, priority=-1),
+]
+TENANTS = [
+    small_request("a", [0, 1], max_tokens=2, ignore_eos=True),
+    small_request("b", [0], max_tokens=2, ignore_eos=True),
+    small_request("c", [0, 1, 0], max_tokens=1, tenant=Tenant(name="other", weight=2.0)),
 ]
 
 
@@ -55,6 +60,17 @@ def test_every_history_keeps_all_invariants(
         enable_prefix_caching=enable_prefix_caching,
         depth=DEPTH,
     )
+    assert reached.num_states > 300
+
+
+def test_every_history_of_two_tenants_keeps_all_invariants() -> None:
+    reached = explore(TENANTS, num_blocks=4, block_size=1, enable_prefix_caching=True, depth=DEPTH)
+    assert reached.num_states > 300
+
+
+def test_every_history_with_too_little_memory_keeps_all_invariants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SmallWorld, "can_run_out_of_memory", True)
+    reached = explore(NESTED, num_blocks=4, block_size=1, enable_prefix_caching=True, depth=DEPTH - 1)
     assert reached.num_states > 300
 
 

@@ -15,7 +15,8 @@ from hypothesis.stateful import (
 )
 
 from batching.scheduler_config import SchedulerConfig
-from tests.batching.core_battery import play_all_under_pressure
+from tests.batching.core_battery import TENANTS, play_all_under_pressure
+from tests.batching.core_tenant_battery import play_backlogged, play_tenants_under_pressure
 from tests.batching.core_world import World, small_config, small_request
 
 REQUEST_IDS = [f"r{number}" for number in range(12)]
@@ -51,6 +52,7 @@ class CoreMachine(RuleBasedStateMachine):
         timeout_s=st.sampled_from([None, None, None, 1.0, 3.0]),
         ends=st.sampled_from([(False, ()), (True, ()), (True, ()), (True, (2,))]),
         penalty=st.sampled_from([0.0, 0.0, 1.0]),
+        tenant=st.sampled_from(TENANTS),
     )
     def submit(
         self,
@@ -60,7 +62,7 @@ class CoreMachine(RuleBasedStateMachine):
         n: int,
         ends: tuple[bool, tuple[int, ...]],
         penalty: float,
-        **options: float | None,
+        **options: object,
     ) -> None:
         request = small_request(
             request_id,
@@ -79,12 +81,13 @@ class CoreMachine(RuleBasedStateMachine):
         prompt=st.lists(st.integers(0, 1), min_size=1, max_size=4),
         max_tokens=st.integers(4, 14),
         seed=st.integers(0, 3),
+        tenant=st.sampled_from(TENANTS),
     )
     def submit_what_needs_more_blocks_than_there_are(
-        self, request_ids: list[str], prompt: list[int], max_tokens: int, seed: int
+        self, request_ids: list[str], prompt: list[int], **options: object
     ) -> None:
         for request_id in request_ids:
-            self.world.submit(small_request(request_id, prompt, max_tokens=max_tokens, seed=seed, ignore_eos=True))
+            self.world.submit(small_request(request_id, prompt, ignore_eos=True, **options))
 
     @precondition(lambda self: self.world.plan is None)
     @rule()
@@ -103,9 +106,9 @@ class CoreMachine(RuleBasedStateMachine):
         self.world.begin_step()
 
     @precondition(lambda self: self.world.plan is not None)
-    @rule(broken=st.sampled_from([(), (), (0,), (1,), (0, 1)]))
-    def commit(self, broken: tuple[int, ...]) -> None:
-        self.world.finish_step(frozenset(broken))
+    @rule(broken=st.sampled_from([(), (), (0,), (1,), (0, 1)]), is_out_of_memory=st.sampled_from([False, False, True]))
+    def commit(self, broken: tuple[int, ...], is_out_of_memory: bool) -> None:
+        self.world.finish_step(frozenset(broken), is_out_of_memory=is_out_of_memory)
 
     @precondition(lambda self: self.world.plan is not None)
     @rule()
@@ -160,4 +163,15 @@ def test_many_new_random_histories_keep_all_invariants() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first_seed", range(0, 10_000, 500))
 def test_crowded_pools_never_stand_still(first_seed: int) -> None:
+    """R12, R33: 10^4 workloads on a pool of one or two requests; a few hundred in test_scheduler_progress."""
     assert play_all_under_pressure(range(first_seed, first_seed + 500)) > 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first_seed", range(0, 2000, 200))
+def test_tenants_in_crowded_pools_keep_all_invariants(first_seed: int) -> None:
+    seeds = range(first_seed, first_seed + 200)
+    worlds = [play_tenants_under_pressure(seed) for seed in seeds]
+    assert sum(world.scheduler.counters.num_preemptions for world in worlds) > 1000
+    for seed in seeds[:100]:
+        play_backlogged(seed)

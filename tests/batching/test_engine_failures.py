@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from batching.engine import EngineCore, execute_isolated
+from batching.engine import EngineCore, execute_isolated, is_out_of_memory
 from batching.model_runner import ModelRunner
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
-from batching.step import SampledToken, SchedulerOutput, StepOutput
+from batching.step import SampledToken, ScheduledSequence, SchedulerOutput, StepOutput
 from contracts.generation import FinishReason, GenerationRequest
+from contracts.sampling import SamplingParams
 from tests.batching.real_engine import (
     Outcome,
     fresh_scheduler,
@@ -88,18 +90,160 @@ def break_block(runner: ModelRunner, block_id: int) -> None:
     runner._pool.layers[0].k[block_id] = float("nan")
 
 
-def test_step_that_raises_is_retried_row_by_row() -> None:
+@torch.inference_mode()
+def break_embedding(core: EngineCore, token_id: int) -> None:
+    """Make one token's embedding NaN, in whichever forward pass was chosen."""
+    assert isinstance(core.runner, ModelRunner)
+    forward: Any = core.runner._forward
+    fused = getattr(forward, "_embedding", None)
+    weight = forward._model.get_input_embeddings().weight if fused is None else fused
+    weight[token_id] = float("nan")
+
+
+def test_step_that_raises_is_halved_until_the_row_that_raises_is_alone() -> None:
     scheduler, outcome = fake_scheduler(), Outcome()
     runner = PoisonedRunner(CountingRunner())
     scheduler.submit(request_of("good", [1, 2, 3], max_tokens=3), 0.0)
     scheduler.submit(request_of("bad", [1, POISON_TOKEN], max_tokens=3), 0.0)
     scheduler.submit(request_of("other", [1], max_tokens=3), 0.0)
     run_step(scheduler, runner, outcome, 0.0)
-    assert runner.num_raised == 2  # the whole step, then the row alone
+    assert runner.num_raised == 3  # the whole step, its half with the row, then the row alone
     assert outcome.finals["bad", 0].finish_reason is FinishReason.ERROR
     assert outcome.finals["bad", 0].error == "the model failed on this request (ValueError)"
     assert outcome.text("good") == [3]
     assert outcome.text("other") == [1]
+
+
+def plan_of(*rows: ScheduledSequence, num_decodes: int = 0) -> SchedulerOutput:
+    num_tokens = sum(len(row.token_ids) for row in rows)
+    return SchedulerOutput(
+        step_id=7, sequences=list(rows), num_tokens=num_tokens, num_decodes=num_decodes, blocks_to_clear=[5, 6]
+    )
+
+
+def row_of(seq_id: int, token_ids: list[int], start: int = 0, *, is_sampling: bool = True) -> ScheduledSequence:
+    return ScheduledSequence(
+        seq_id=seq_id,
+        token_ids=token_ids,
+        start=start,
+        block_ids=[seq_id],
+        is_sampling=is_sampling,
+        sampling=SamplingParams(),
+        seed=0,
+        num_output_tokens=0,
+    )
+
+
+class SmallMemory:
+    """Runs out of memory for more than `max_tokens` tokens; counts like CountingRunner and notes what it ran."""
+
+    def __init__(self, max_tokens: int, error: Exception) -> None:
+        self.max_tokens = max_tokens
+        self.error = error
+        self.plans: list[SchedulerOutput] = []
+
+    def execute(self, plan: SchedulerOutput) -> StepOutput:
+        if plan.num_tokens > self.max_tokens:
+            raise self.error
+        self.plans.append(plan)
+        return CountingRunner().execute(plan)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["cuda", "python", "cpu"])
+def test_step_that_runs_out_of_memory_is_computed_in_halves_and_says_so(error: Exception) -> None:
+    runner = SmallMemory(4, error)
+    plan = plan_of(row_of(1, [1]), row_of(2, [1]), row_of(3, [1, 2, 3]), row_of(4, [1, 2]), num_decodes=2)
+    output = execute_isolated(runner, plan, ignore_log)
+    assert output.was_out_of_memory
+    assert [token and token.token_id for token in output.sampled] == [1, 1, 3, 2]
+    assert [[row.seq_id for row in part.sequences] for part in runner.plans] == [[1, 2], [3], [4]]
+    assert [part.num_decodes for part in runner.plans] == [2, 0, 0]
+    assert [part.blocks_to_clear for part in runner.plans] == [[5, 6], [], []]
+    assert [part.num_tokens for part in runner.plans] == [2, 3, 2]
+
+
+def test_lone_chunk_that_runs_out_of_memory_is_cut() -> None:
+    runner = SmallMemory(2, MemoryError())
+    output = execute_isolated(runner, plan_of(row_of(1, [10, 11, 12, 13, 14], start=3)), ignore_log)
+    assert [token and token.token_id for token in output.sampled] == [8]
+    pieces = [(part.sequences[0].start, part.sequences[0].token_ids) for part in runner.plans]
+    assert pieces == [(3, [10, 11]), (5, [12]), (6, [13, 14])]
+    assert [part.sequences[0].is_sampling for part in runner.plans] == [False, False, True]
+    assert [part.blocks_to_clear for part in runner.plans] == [[5, 6], [], []]
+
+
+def test_chunk_that_does_not_sample_is_cut_alike() -> None:
+    runner = SmallMemory(2, MemoryError())
+    output = execute_isolated(runner, plan_of(row_of(1, [10, 11, 12], is_sampling=False)), ignore_log)
+    assert (output.sampled, output.was_out_of_memory) == ([None], True)
+
+
+def test_token_that_does_not_fit_alone_fails_alone() -> None:
+    runner = SmallMemory(0, MemoryError())
+    output = execute_isolated(runner, plan_of(row_of(1, [10, 11]), row_of(2, [1])), ignore_log)
+    errors = [token and token.error for token in output.sampled]
+    assert errors == ["the model failed on this request (MemoryError)"] * 2
+
+
+def test_row_that_raises_otherwise_is_not_cut_and_is_no_shortage() -> None:
+    runner = PoisonedRunner(CountingRunner())
+    output = execute_isolated(runner, plan_of(row_of(1, [1, POISON_TOKEN, 2]), row_of(2, [1])), ignore_log)
+    assert runner.num_raised == 2
+    assert not output.was_out_of_memory
+    assert [token and token.token_id for token in output.sampled] == [0, 1]
+
+
+def test_only_a_failed_allocation_is_a_shortage() -> None:
+    assert not is_out_of_memory(RuntimeError("the model met the poison token"))
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator: can't allocate memory"))
+
+
+def test_torch_still_words_it_so() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert is_out_of_memory(caught.value)
+
+
+def test_failure_holds_no_tensors_while_the_halves_run() -> None:
+    alive = weakref.WeakSet[torch.Tensor]()
+
+    class Hoarder:
+        """Allocates, then fails; the second call looks at what is left of the first."""
+
+        def execute(self, plan: SchedulerOutput) -> StepOutput:
+            assert not alive, "what the failed step allocated is still there"
+            if len(plan.sequences) == 1:
+                return CountingRunner().execute(plan)
+            activations = torch.zeros(4)
+            alive.add(activations)
+            raise MemoryError
+
+    output = execute_isolated(Hoarder(), plan_of(row_of(1, [1]), row_of(2, [1])), ignore_log)
+    assert [token and token.error for token in output.sampled] == [None, None]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 3, 8])
+def test_shortage_loses_and_changes_nothing(core: EngineCore, runner: ModelRunner, max_tokens: int) -> None:
+    requests = greedy_requests(5)
+    whole = run_all(fresh_scheduler(core), runner, requests)
+
+    class Short(SmallMemory):
+        def execute(self, plan: SchedulerOutput) -> StepOutput:
+            super().execute(plan)
+            return runner.execute(plan)
+
+    scheduler = fresh_scheduler(core)
+    short = run_all(scheduler, Short(max_tokens, MemoryError()), requests)
+    assert short.tokens == whole.tokens
+    assert scheduler.counters.num_out_of_memory > 0
+    assert scheduler.counters.num_failed == 0
 
 
 def test_failed_step_is_logged_once_with_its_size() -> None:
@@ -161,6 +305,42 @@ def test_broken_cache_of_one_row_fails_that_request_only(core: EngineCore, runne
     assert final.finish_reason is FinishReason.ERROR
     assert "NaN" in (final.error or "")
     assert [outcome.text(name) for name in ("0", "1", "3")] == [solo.text(name) for name in ("0", "1", "3")]
+
+
+def test_chunk_that_breaks_fails_before_it_samples_and_alone(core: EngineCore, runner: ModelRunner) -> None:
+    prompt, other = clean_prompt(22, 9), greedy_request("other", clean_prompt(5, 1), max_tokens=8)
+    solo = run_all(fresh_scheduler(core), runner, [other]).text("other")
+    right = run_all(fresh_scheduler(core), runner, [greedy_request("first", prompt, max_tokens=6)]).text("first")
+    scheduler, outcome = fresh_scheduler(core, max_num_batched_tokens=9, max_prefill_tokens_while_decoding=8), Outcome()
+    scheduler.submit(other, 0.0)
+    scheduler.submit(greedy_request("broken", prompt, max_tokens=6), 0.0)
+    run_step(scheduler, runner, outcome, 0.0)
+    assert scheduler.pool.num_cached_blocks == 0
+    break_block(runner, scheduler._running[1].block_table.block_ids[0])
+    plan = scheduler.schedule(1.0)
+    assert plan is not None
+    assert [row.is_sampling for row in plan.sequences] == [True, False]
+    outcome.add(scheduler.commit(execute_isolated(runner, plan, ignore_log), 1.0))
+    assert outcome.finals["broken", 0].finish_reason is FinishReason.ERROR
+    assert "position 12 contain NaN" in (outcome.finals["broken", 0].error or "")
+    rest = run_all(scheduler, runner, [greedy_request("again", prompt, max_tokens=6)])
+    assert rest.text("again") == right
+    assert outcome.text("other") + rest.text("other") == solo
+    assert rest.finals["again", 0].num_cached_tokens == 0
+
+
+@pytest.mark.parametrize("at", [0, 3, 7], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_token_that_breaks_the_model_is_noticed_in_its_chunk(tiny_models: TinyModels, family: str, at: int) -> None:
+    broken_core = start_engine(tiny_models.reference(family).path, block_size=4)
+    break_embedding(broken_core, POISON_TOKEN)
+    prompt = clean_prompt(20, 4)
+    prompt[at] = POISON_TOKEN
+    scheduler, outcome = fresh_scheduler(broken_core, max_num_batched_tokens=8), Outcome()
+    scheduler.submit(greedy_request("broken", prompt), 0.0)
+    run_step(scheduler, broken_core.runner, outcome, 0.0)
+    assert outcome.finals["broken", 0].finish_reason is FinishReason.ERROR
+    assert scheduler.pool.num_cached_blocks == 0
 
 
 def test_blocks_of_a_broken_request_are_forgotten_and_zeroed(core: EngineCore, runner: ModelRunner) -> None:

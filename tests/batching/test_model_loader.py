@@ -65,12 +65,14 @@ def test_directory_without_weights_is_refused(checkpoint: Path) -> None:
 
 
 def test_pickled_weights_are_refused(checkpoint: Path) -> None:
+    """S39"""
     (checkpoint / "model.safetensors").unlink()
     torch.save({"lm_head.weight": torch.zeros(2, 2)}, checkpoint / "pytorch_model.bin")
     assert "other weight formats can run code" in refusal_of(checkpoint)
 
 
 def test_pickled_weights_beside_foreign_safetensors_are_refused(checkpoint: Path) -> None:
+    """S39"""
     (checkpoint / "model.safetensors").rename(checkpoint / "adapter.safetensors")
     torch.save({"lm_head.weight": torch.zeros(2, 2)}, checkpoint / "pytorch_model.bin")
     assert "cannot be loaded" in refusal_of(checkpoint)
@@ -95,6 +97,7 @@ def hostile(checkpoint: Path) -> Path:
 
 
 def test_model_that_needs_code_of_its_own_is_refused(hostile: Path) -> None:
+    """S38"""
     change_config(hostile, model_type="of_nobody")
     assert "code of its own, which is never run" in refusal_of(hostile)
     assert not (hostile / "ran").exists()
@@ -102,6 +105,7 @@ def test_model_that_needs_code_of_its_own_is_refused(hostile: Path) -> None:
 
 
 def test_known_family_with_code_beside_it_is_served_by_transformers_own(hostile: Path) -> None:
+    """S38"""
     loaded = load_model(engine_settings(hostile), no_progress)
     assert type(loaded.model).__module__ == "transformers.models.llama.modeling_llama"
     assert not (hostile / "ran").exists()
@@ -121,6 +125,7 @@ def test_known_family_with_code_beside_it_is_served_by_transformers_own(hostile:
     ids=["empty", "short", "huge header", "no object", "no json", "cut"],
 )
 def test_broken_safetensors_are_refused(checkpoint: Path, content: bytes) -> None:
+    """S39; more headers: test_hostile_checkpoints."""
     (checkpoint / "model.safetensors").write_bytes(content)
     assert "cannot be loaded" in refusal_of(checkpoint)
 
@@ -164,6 +169,7 @@ def test_checkpoint_that_lacks_weights_is_refused(checkpoint: Path) -> None:
     ids=str,
 )
 def test_config_that_makes_no_sense_is_refused(checkpoint: Path, fields: dict[str, Any]) -> None:
+    """S41; more fields: test_hostile_checkpoints."""
     change_config(checkpoint, **fields)
     assert re.search("config.json|weights", refusal_of(checkpoint, max_model_len=None))
 

@@ -71,10 +71,15 @@ def test_model_is_a_small_llama(model: Any) -> None:
         ("hello", ["!"]),
         ("Hi!", ["!"]),
         ("what are you?", ["quire-pico", "language model"]),
+        ("What is Quire?", ["LLM inference server", "OpenAI-compatible"]),
+        ("How do I serve another model?", ["quire serve MODEL"]),
         ("How do I stream?", ['"stream": true', "/v1/chat/completions", "[DONE]"]),
         ("What is continuous batching?", ["requests"]),
         ("Tell me a story about a fox named Ada.", ["Ada", "fox"]),
         ("What is the capital of France?", ["Paris"]),
+        ("what is 7 times 8", ["56"]),
+        ("spell elephant", ["E-L-E-P-H-A-N-T"]),
+        ("write a haiku about the sea", ["Waves"]),
     ],
 )
 def test_question_is_answered_and_the_turn_ends(model: Any, tokenizer: Any, question: str, expected: list[str]) -> None:

@@ -94,6 +94,16 @@ def test_blocks_of_a_failed_row_are_not_found_again_and_cleared_first() -> None:
     assert plan.sequences[0].start == 0
 
 
+def test_chunk_that_breaks_fails_at_once_and_its_blocks_are_not_found() -> None:
+    world = World(small_config(max_num_batched_tokens=4))
+    world.admit("a", [0, 1, 0, 1, 0, 1])
+    assert not world.planned().sequences[0].is_sampling
+    world.finish_step(frozenset({0}))
+    assert world.log_of("a").finish_reason is FinishReason.ERROR
+    world.admit("b", [0, 1, 0, 1, 0, 1])
+    assert world.planned().sequences[0].start == 0
+
+
 def test_failed_step_ends_its_rows_and_spares_the_queue() -> None:
     world = World(small_config(max_num_seqs=1))
     world.admit("a", [0, 1, 0], max_tokens=2)

@@ -73,10 +73,17 @@ def test_sampled_rows_are_the_last_of_their_sequences() -> None:
     assert [sequence.seq_id for sequence in step.sampling] == [10, 30, 40]
 
 
+def test_last_row_of_every_sequence_gets_logits_those_that_sample_first() -> None:
+    step = pack(*MIXED)
+    assert step.logit_rows == [0, 1, 6, 4]
+    assert step.checked_index == [1]
+    assert [sequence.seq_id for sequence in step.checked] == [20]
+
+
 def test_step_without_single_tokens_has_empty_tables() -> None:
     step = pack(row([1, 2], 0, [0], is_sampling=False))
     assert step.tables.shape == (0, 0)
-    assert step.sample_rows == []
+    assert (step.sample_rows, step.logit_rows) == ([], [1])
 
 
 @pytest.mark.parametrize(("start", "num_blocks"), [(3, 1), (4, 2), (7, 2), (8, 3)])

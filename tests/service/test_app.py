@@ -31,6 +31,7 @@ def test_the_service_never_imports_torch() -> None:
 
 
 def test_debug_is_off_whatever_the_environment_says(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S45"""
     monkeypatch.setenv("LITESTAR_DEBUG", "1")
     app = create_app(Settings(), engine)
     assert not app.debug

@@ -144,9 +144,22 @@ class TestParameters:
         assert len(reply.content) < MAX_ERROR_BYTES
 
     @pytest.mark.parametrize(
-        "name", ["kv_transfer_params", "prompt_embeds", "n_discard", "cache_salt", "chat_template", "request_id"]
+        "name",
+        [
+            *("kv_transfer_params", "prompt_embeds", "n_discard", "cache_salt", "chat_template", "request_id"),
+            *(
+                "chat_template_kwargs",
+                "add_generation_prompt",
+                "tokenize",
+                "documents",
+                "tenant",
+                "image_url",
+                "seq_id",
+            ),
+        ],
     )
     async def test_internal_and_vendor_fields_are_refused(self, client: httpx.AsyncClient, name: str) -> None:
+        """S10, S21, S22: templates are the model's, and nothing internal can be set from outside."""
         reply = await client.post(CHAT, json={"messages": MESSAGES, name: {"a": 1}})
         assert check_error(reply, 400, name)["code"] == "unknown_parameter"
 
@@ -161,6 +174,7 @@ class TestParameters:
         ids=["logit_bias", "tools", "messages", "unknown fields"],
     )
     async def test_huge_collections_are_refused_briefly(self, client: httpx.AsyncClient, extra: dict[str, Any]) -> None:
+        """S11"""
         reply = await client.post(CHAT, json={"messages": MESSAGES, **extra})
         assert reply.status_code == 400
         assert len(reply.content) < MAX_ERROR_BYTES

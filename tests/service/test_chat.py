@@ -223,10 +223,12 @@ class TestFailures:
         reply = await client.post(PATH, json=BODY)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "shutting_down")
 
-    async def test_dead_engine_is_503_and_can_be_retried(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
-        engine.fail_after, engine.is_alive = 1, False
+    async def test_lost_engine_is_503_and_can_be_retried(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
+        engine.fail_after, engine.failure = 1, FinishReason.LOST
         reply = await client.post(PATH, json=BODY)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_dead")
+        assert reply.headers["x-should-retry"] == "true"
+        assert int(reply.headers["retry-after"]) >= 1
 
     async def test_failure_of_one_sample_frees_the_others(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
         engine.fail_after = 1

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from contracts.errors import InvalidRequest, ModelNotUsable
+from service import chat_template
 from service.chat_template import MAX_RENDERED_CHARS, ChatTemplate
 from service.tokenizer import TextPart
 from tests.fakes_text import (
@@ -95,6 +96,7 @@ def test_refusal_of_the_template_is_passed_on(source: str, turns: list[tuple[str
 @EVERY_TEMPLATE
 @given(first=HOSTILE_TEXT, second=HOSTILE_TEXT)
 def test_messages_add_no_special_ids(source: str, first: list[str], second: list[str]) -> None:
+    """S24: the shipped template of the embedded model: test_shipped_template."""
     compiled = template(source)
     hostile = messages_of([("user", "".join(first)), ("assistant", "x"), ("user", "".join(second))])
     harmless = messages_of([("user", "x"), ("assistant", "x"), ("user", "x")])
@@ -136,16 +138,75 @@ def test_private_characters_of_a_message_are_kept() -> None:
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
         "{{ messages.append({}) }}",
+        "{{ messages[0].update({'role': 'system'}) }}",
+        "{{ messages.__class__.__base__.__subclasses__()[0]() }}",
+        "{{ namespace.__init__.__globals__['os'].system('touch ran') }}",
+        "{{ lipsum.__globals__['os'].system('touch ran') }}",
+        "{{ joiner.__init__.__globals__.os.system('touch ran') }}",
+        "{{ raise_exception.__globals__.__builtins__.open('ran', 'w') }}",
+        "{{ strftime_now.__code__.co_code.x }}",
+        "{{ (messages|attr('__class__')).__mro__ }}",
+        "{{ ''['__class__']['__mro__'][1] }}",
+        "{{ '{0.__class__.__init__.__globals__}'.format(raise_exception) }}",
+        "{{ '%s'.__mod__.__self__.__class__.x }}",
+        "{{ messages|map(attribute='__class__.__mro__')|list|first + 1 }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}{{ os.system('touch ran') }}",
+        "{% extends '/etc/passwd' %}",
+        "{{ self.__init__.__globals__.__builtins__.__import__('os').system('touch ran') }}",
+        "{{ range(100001)|list }}",
         "{{ undefined_thing.attribute }}",
         "{{ messages[0].content + 1 }}",
         "{{ messages[9].content.x }}",
         "{{ 1 / 0 }}",
     ],
 )
-def test_template_that_leaves_the_sandbox_or_fails_is_an_invalid_request(source: str) -> None:
+def test_template_that_leaves_the_sandbox_or_fails_is_an_invalid_request(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S40, S21"""
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidRequest) as caught:
         template(source).render(messages_of([("user", "hi")]))
     assert caught.value.param == "messages"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{{ i }}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 10**10 }}",
+        "{{ 10**10 * ['x'] }}",
+        "{{ 9**9**9 }}",
+        "{{ (10**60)**60 }}",
+        "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set ns.s = ns.s * 8 %}{% endfor %}",
+        "{% for a in messages %}{% for b in messages %}{{ a.content|length }}{% endfor %}{% endfor %}",
+    ],
+)
+def test_template_that_would_run_on_or_fill_the_memory_is_cut_off(source: str) -> None:
+    """S21"""
+    with pytest.raises(InvalidRequest, match="template"):
+        template(source).render(messages_of([("user", "hi")] * 2000))
+
+
+def test_time_of_a_rendering_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S21"""
+    monkeypatch.setattr(chat_template, "MAX_RENDER_S", -1.0)
+    with pytest.raises(InvalidRequest, match="longer than"):
+        template("{{ messages }}").render(messages_of([("user", "hi")]))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ '-' * 10 }}{{ 2 * 3.5 }}{{ 2 ** 10 }}{{ 3 * 'ab' }}", "----------7.01024ababab"),
+        ("{% for i in range(3) %}{{ i }}{% endfor %}{{ range(2, 9, 3)|list }}", "012[2, 5, 8]"),
+    ],
+)
+def test_small_products_and_ranges_are_computed(source: str, text: str) -> None:
+    assert template(source).render([]) == text
 
 
 @pytest.mark.parametrize("source", ["{{ self._TemplateReference__context }}", "{{ raise_exception.__globals__ }}"])
@@ -154,6 +215,7 @@ def test_insides_of_the_program_are_undefined(source: str) -> None:
 
 
 def test_rendered_text_has_a_limit() -> None:
+    """S21"""
     source = "{% for i in range(1000) %}{{ messages[0].content }}{% endfor %}"
     with pytest.raises(InvalidRequest, match=str(MAX_RENDERED_CHARS)):
         template(source).render(messages_of([("user", "x" * 10_000)]))

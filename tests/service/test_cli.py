@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from contracts.version import VERSION
 from service.cli import main
-from service.setting_fields import setting_fields
+from service.cli_options import resolve_settings
+from service.setting_fields import SettingField, setting_fields
 
 
 @pytest.fixture
@@ -35,14 +37,38 @@ def test_version_is_shown(runner: CliRunner) -> None:
 
 def test_help_lists_every_command(runner: CliRunner) -> None:
     output = runner.invoke(main, ["--help"]).output
-    assert [name for name in ("serve", "generate", "bench", "info") if f"  {name} " not in output] == []
+    assert [name for name in ("serve", "generate", "bench", "info", "key") if f"  {name} " not in output] == []
 
 
-@pytest.mark.parametrize("field", [field for field in setting_fields() if field.name != "model"], ids=lambda f: f.name)
-def test_serve_help_shows_flag_and_variable_of_every_setting(runner: CliRunner, field: object) -> None:
+@pytest.mark.parametrize(
+    "field",
+    [field for field in setting_fields() if field.name != "model" and not field.is_secret],
+    ids=lambda field: field.name,
+)
+def test_serve_help_shows_flag_and_variable_of_every_setting(runner: CliRunner, field: SettingField) -> None:
     output = runner.invoke(main, ["serve", "--help"]).output
-    assert f"{field.flag} " in output  # type: ignore[attr-defined]
-    assert f"[{field.variable}" in output  # type: ignore[attr-defined]
+    assert f"{field.flag} " in output
+    assert f"[{field.variable}" in output
+
+
+def test_secret_has_a_variable_and_no_flag(runner: CliRunner) -> None:
+    output = runner.invoke(main, ["serve", "--help"]).output
+    assert "LLM_API_KEYS:" in output
+    assert "--api-keys " not in output
+
+
+@pytest.mark.parametrize("arguments", [["--api-keys", "sk-canary-0123456789"], ["--api-keys=sk-canary-0123456789"]])
+def test_secret_on_the_command_line_is_refused_and_not_repeated(runner: CliRunner, arguments: list[str]) -> None:
+    result = runner.invoke(main, ["serve", *arguments])
+    assert result.exit_code == 2
+    assert "canary" not in result.output
+
+
+@pytest.mark.usefixtures("runner")
+def test_secret_leaves_the_environment_once_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_API_KEYS", "a=sk-canary-0123456789")
+    assert resolve_settings({}).server.api_keys == "a=sk-canary-0123456789"
+    assert "LLM_API_KEYS" not in os.environ
 
 
 @pytest.mark.parametrize(

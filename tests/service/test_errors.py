@@ -61,6 +61,8 @@ async def test_refusal_at_admission_is_a_status_even_for_a_stream(
 
 
 async def test_unforeseen_error_reveals_nothing(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """S45; more bodies: test_no_leaks."""
+
     def explode(request: GenerationRequest, sample: int) -> list[int]:
         raise ZeroDivisionError("secret at 0x7ffe in /home/user/engine.py")
 
@@ -229,15 +231,20 @@ class TestSizes:
             assert (await client.post("/v1/completions", content=body.ljust(200))).status_code == 200
 
 
-async def test_body_that_does_not_come_is_given_up(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.routes.body.BODY_READ_TIMEOUT_S", 0.01)
+class TestSlowBody:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return Settings(server=ServerSettings(body_timeout_s=0.01))
 
-    async def stalled_body() -> AsyncIterator[bytes]:
-        yield b"{"
-        await asyncio.Event().wait()
+    async def test_body_that_does_not_come_is_given_up(self, client: httpx.AsyncClient) -> None:
+        async def stalled_body() -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.Event().wait()
 
-    reply = await client.post(CHAT, content=stalled_body())
-    assert (reply.status_code, reply.json()["error"]["code"]) == (408, "request_timeout")
+        async with asyncio.timeout(10):
+            reply = await client.post(CHAT, content=stalled_body())
+        assert (reply.status_code, reply.json()["error"]["code"]) == (408, "request_timeout")
+        assert "after 0.01 s" in reply.json()["error"]["message"]
 
 
 async def test_text_of_the_caller_cannot_pass_for_a_path(client: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""GET /health tells the truth at every moment, also while the model loads."""
+"""The health routes tell the truth at every moment, also while the model loads and while an engine is replaced."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from contracts.engine import Engine, EngineInfo
@@ -65,6 +66,81 @@ async def test_dead_engine_is_503(client: httpx.AsyncClient, engine: FakeEngine)
     engine.is_alive = False
     reply = await client.get("/health")
     assert (reply.status_code, reply.json()["status"]) == (503, "dead")
+
+
+async def statuses_of(client: httpx.AsyncClient) -> dict[str, tuple[int, str]]:
+    """(HTTP status, word) of every probe."""
+    paths = ("/health", "/health/live", "/healthz", "/health/ready", "/readyz")
+    replies = {path: await client.get(path) for path in paths}
+    return {path: (reply.status_code, reply.json()["status"]) for path, reply in replies.items()}
+
+
+def expected(word: str, *, health: int, live: int, ready: int) -> dict[str, tuple[int, str]]:
+    codes = {"/health": health, "/health/live": live, "/healthz": live, "/health/ready": ready, "/readyz": ready}
+    return {path: (code, word) for path, code in codes.items()}
+
+
+async def test_probes_of_a_server_that_serves(client: httpx.AsyncClient) -> None:
+    assert await statuses_of(client) == expected("ok", health=200, live=200, ready=200)
+
+
+async def test_engine_that_runs_out_of_memory_three_times_in_a_row_is_not_ready(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    """R17."""
+    engine.num_consecutive_oom = 2
+    assert await statuses_of(client) == expected("ok", health=200, live=200, ready=200)
+    engine.num_consecutive_oom = 3
+    assert await statuses_of(client) == expected("ok", health=200, live=200, ready=503)
+
+
+async def test_engine_that_is_being_replaced_takes_readiness_but_not_liveness(engine: FakeEngine) -> None:
+    is_wanted = asyncio.Event()
+    is_wanted.set()
+    provider = EngineProvider(Settings(), start_when(is_wanted, engine), StartupHooks(), is_supervised=True)
+    async with client_of(provider) as client:
+        await provider.wait_until_loaded()
+        engine.is_alive = False
+        lost = await statuses_of(client)
+        engine.is_alive = True
+        found = await statuses_of(client)
+    assert lost == expected("restarting", health=200, live=200, ready=503)
+    assert found == expected("ok", health=200, live=200, ready=200)
+
+
+async def test_draining_takes_readiness_while_requests_are_still_taken(engine: FakeEngine) -> None:
+    is_wanted = asyncio.Event()
+    is_wanted.set()
+    provider = EngineProvider(Settings(), start_when(is_wanted, engine), StartupHooks())
+    async with client_of(provider) as client:
+        await provider.wait_until_loaded()
+        provider.begin_drain()
+        assert await statuses_of(client) == expected("draining", health=200, live=200, ready=503)
+        assert (await client.post("/v1/chat/completions", json=CHAT_BODY)).status_code == 200
+        assert engine.drains == []
+
+
+async def test_dead_engine_without_a_supervisor_fails_every_probe(
+    client: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.is_alive = False
+    assert await statuses_of(client) == expected("dead", health=503, live=503, ready=503)
+
+
+async def test_probes_while_the_model_loads(engine: FakeEngine) -> None:
+    provider = EngineProvider(Settings(), start_when(asyncio.Event(), engine), StartupHooks())
+    async with client_of(provider) as client:
+        assert await statuses_of(client) == expected("starting", health=200, live=200, ready=503)
+        assert (await client.get("/stats")).json()["error"]["code"] == "starting"
+
+
+async def test_stats_are_the_engines_own(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    await client.post("/v1/chat/completions", json=CHAT_BODY)
+    reply = await client.get("/stats")
+    assert reply.headers["cache-control"] == "no-store"
+    assert reply.json()["engine"] == msgspec.to_builtins(engine.stats())
+    assert reply.json()["engine"]["num_requests"] == 1
+    assert reply.json()["info"]["num_blocks"] == engine.info.num_blocks
 
 
 async def test_server_answers_while_the_model_loads(engine: FakeEngine) -> None:

@@ -33,6 +33,7 @@ async def test_id_with_a_slash_is_found_plain_and_escaped(client: httpx.AsyncCli
     ["other", "fake", "fake/model/x", "..%2F..%2Fetc%2Fpasswd", "%00", "x" * 300, "%2e%2e/%2e%2e", "fake%5Cmodel"],
 )
 async def test_unknown_id_is_model_not_found(client: httpx.AsyncClient, path: str) -> None:
+    """S43; with a spy on opened files: test_no_leaks."""
     reply = await client.get(f"/v1/models/{path}")
     assert reply.status_code == 404
     assert reply.json()["error"]["code"] == "model_not_found"

@@ -12,6 +12,7 @@ import pytest
 
 from contracts.settings import Settings
 from service.app import create_app
+from service.authorization import PUBLIC_PATHS
 from service.openapi import render_openapi
 from tests.fakes import FakeEngine
 
@@ -66,8 +67,17 @@ def test_limits_of_optional_fields_are_kept(document: Any, schema: str, field: s
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_errors_and_streams_are_described(document: Any, path: str) -> None:
     responses = document["paths"][path]["post"]["responses"]
-    assert set(responses) == {"200", "400", "403", "404", "408", "413", "415", "500", "503"}
+    assert set(responses) == {"200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "503"}
     assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+
+
+def test_keys_are_described_for_every_path_that_needs_one(document: Any) -> None:
+    described = {path: next(iter(methods.values())) for path, methods in document["paths"].items()}
+    with_key = {path for path, operation in described.items() if "401" in operation["responses"]}
+    without_key = {path for path, operation in described.items() if operation.get("security") == []}
+    assert with_key == set(described) - PUBLIC_PATHS
+    assert without_key == set(described) & PUBLIC_PATHS
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "password"}
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])

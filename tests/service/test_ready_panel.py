@@ -44,6 +44,18 @@ def test_commands_are_printed_unbroken_at_any_width(info: EngineInfo, width: int
     assert [line for line in out.getvalue().splitlines() if line.startswith("curl")] == expected
 
 
+def test_tls_and_keys_show_in_addresses_and_commands(info: EngineInfo) -> None:
+    out = io.StringIO()
+    server = ServerSettings(api_keys="a=sk-canary-0123456789", ssl_certfile="c.pem", ssl_keyfile="k.pem")
+    print_ready_panel(Settings(server=server), info, 1.0, Console(file=out, width=200))
+    text = out.getvalue()
+    assert "https://127.0.0.1:8000/v1" in text
+    assert "http://" not in text
+    assert "canary" not in text
+    lines = [line for line in text.splitlines() if line.startswith("curl")]
+    assert [line.count('-H "authorization: Bearer $QUIRE_API_KEY"') for line in lines] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("model_name", ["org/model", 'it\'s "odd" $HOME'])
 def test_commands_survive_the_shell(model_name: str) -> None:
     models, chat, streamed = (shlex.split(line) for line in curl_lines("http://[::1]:80", model_name))

@@ -166,6 +166,11 @@ def test_other_values_of_a_partly_served_field_are_refused(name: str, value: obj
             },
             "content[0].prompt_cache_breakpoint",
         ),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "x", "image_url": {"url": "x"}}]},
+            "content[0].image_url",
+        ),
+        ({"role": "user", "content": [{"type": "text", "text": "x", "file": {}}]}, "content[0].file"),
     ],
 )
 def test_unserved_piece_of_a_message_is_named_by_its_path(message: dict[str, object], path: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from pprint import pformat
 
+import msgspec
 import pytest
+from rich.pretty import pretty_repr
 
 from contracts.errors import SettingsError
 from contracts.settings import EngineSettings, ServerSettings, Settings
 from service.setting_fields import setting_fields
-from service.settings_loader import load_settings
+from service.settings_loader import _convert, load_settings
 
 
 @pytest.fixture
@@ -109,7 +113,10 @@ def test_refusal_names_the_variable_and_the_file(env_file: Path) -> None:
         ("LLM_MAX_NUM_SEQ=3", "Unknown setting LLM_MAX_NUM_SEQ in .env, line 1. Did you mean LLM_MAX_NUM_SEQS?"),
         ("MAX_NUM_SEQS=3", "Unknown setting MAX_NUM_SEQS in .env, line 1. Did you mean LLM_MAX_NUM_SEQS?"),
         ("\nDATABASE=3", "Unknown setting DATABASE in .env, line 2. `quire serve --help` lists the settings."),
-        ("LLM_PORT", ".env, line 1: 'LLM_PORT' is not of the form NAME=value."),
+        ("LLM_PORT", ".env, line 1: LLM_PORT is not of the form NAME=value."),
+        ("sk-canary-0123", ".env, line 1: is not of the form NAME=value."),
+        ("LLM_API_KEYS: sk-canary", ".env, line 1: LLM_API_KEYS is not of the form NAME=value."),
+        ("skcanary==", "Unknown setting in .env, line 1. `quire serve --help` lists the settings."),
     ],
 )
 def test_unknown_name_in_the_file_is_refused_with_a_suggestion(env_file: Path, file: str, message: str) -> None:
@@ -123,6 +130,25 @@ def test_unknown_variable_of_ours_is_refused_and_foreign_ones_are_not(env_file: 
     load_settings({}, {"DATABASE": "x"}, env_file)
     with pytest.raises(SettingsError, match=r"LLM_PROT in the environment\. Did you mean LLM_PORT"):
         load_settings({}, {"LLM_PROT": "1"}, env_file)
+
+
+def test_secret_comes_from_a_variable_and_never_from_a_flag(env_file: Path) -> None:
+    settings = load_settings({"api_keys": "flag"}, {"LLM_API_KEYS": "variable"}, env_file)
+    assert settings.server.api_keys == "variable"
+    assert load_settings({"api_keys": "flag"}, {}, env_file).server.api_keys is None
+
+
+@pytest.mark.parametrize("show", [repr, str, lambda settings: f"{settings.server!r}", pretty_repr, pformat])
+def test_shown_settings_hide_secrets_and_nothing_else(show: Callable[[Settings], str]) -> None:
+    shown = show(Settings(server=ServerSettings(api_keys="a=sk-canary", host="a.host")))
+    assert "canary" not in shown
+    assert "a.host" in shown
+
+
+def test_secret_is_not_quoted_when_it_is_refused() -> None:
+    field = msgspec.structs.replace(next(one for one in setting_fields() if one.is_secret), annotation=int)
+    with pytest.raises(SettingsError, match=r"^LLM_API_KEYS is set, but needs text\.$"):
+        _convert(field, "LLM_API_KEYS", "sk-canary")
 
 
 def test_file_that_is_no_text_is_refused(env_file: Path) -> None:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from ssl import create_default_context
+from typing import Literal
 
 import httpx
 import msgspec
@@ -23,7 +25,8 @@ from contracts.engine import Engine
 from contracts.generation import GenerationRequest
 from contracts.settings import ServerSettings, Settings
 from service.app import create_app
-from service.granian_server import GranianServer, run_event_loop
+from service.event_loop import run_event_loop
+from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
 from service.logs import configure_logging
 from tests.fakes import EOS, FakeEngine, write_byte_model
@@ -35,10 +38,12 @@ STOP_TIMEOUT_S = 10.0
 class FakeServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the fake engine says: the alphabet, as long as wanted; requests shorten it by max_tokens."""
 
+    server: ServerSettings = ServerSettings()
+    """Its port is chosen for the test; /health is asked with the first key of `api_keys`, given without a label."""
+
     num_tokens: int = 100
     tokens_per_delta: int = 1
     interval_s: float = 0.0
-    max_body_bytes: int = 8 * 1024 * 1024
 
 
 class FakeServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,14 +52,24 @@ class FakeServer(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     pid: int
     log_path: Path
+    key: str | None = None
+    certfile: str | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        scheme: Literal["http", "https"] = "http" if self.certfile is None else "https"
+        return ListenAddress(ip="127.0.0.1", port=self.port, scheme=scheme).url
+
+    def client(self) -> httpx.Client:
+        """A client that trusts the certificate and presents the key."""
+        headers = {} if self.key is None else {"authorization": f"Bearer {self.key}"}
+        verify = create_default_context(cafile=self.certfile) if self.certfile is not None else True
+        return httpx.Client(base_url=self.url, headers=headers, verify=verify, timeout=20)
 
     def health(self) -> dict[str, object]:
         """What /health says now."""
-        reply: dict[str, object] = httpx.get(f"{self.url}/health").json()
+        with self.client() as client:
+            reply: dict[str, object] = client.get("/health").json()
         return reply
 
     def log_lines(self) -> list[dict[str, object]]:
@@ -80,7 +95,13 @@ def running_server(options: FakeServerOptions) -> Iterator[FakeServer]:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         try:
-            server = FakeServer(port=port, pid=process.pid, log_path=log_path)
+            server = FakeServer(
+                port=port,
+                pid=process.pid,
+                log_path=log_path,
+                key=options.server.api_keys and options.server.api_keys.partition(",")[0],
+                certfile=options.server.ssl_certfile,
+            )
             _wait_until_serving(server, process)
             yield server
         finally:
@@ -112,7 +133,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     port, directory = int(sys.argv[1]), Path(sys.argv[2])
     options = msgspec.json.decode(sys.argv[3], type=FakeServerOptions)
-    configure_logging(ServerSettings(log_format="json"))
+    configure_logging(msgspec.structs.replace(options.server, log_format="json"))
     run_event_loop(_serve(port, directory / "model", options))
 
 
@@ -129,8 +150,9 @@ async def _serve(port: int, model_path: Path, options: FakeServerOptions) -> Non
         interval_s=options.interval_s,
         max_model_len=10_000_000,
     )
-    settings = Settings(server=ServerSettings(port=port, max_body_bytes=options.max_body_bytes))
-    await GranianServer(create_app(settings, engine), ListenAddress(ip="127.0.0.1", port=port)).run()
+    server = msgspec.structs.replace(options.server, port=port)
+    app = create_app(Settings(server=server), engine)
+    await GranianServer(app, ListenAddress(ip="127.0.0.1", port=port), server).run()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from contracts.settings import ServerSettings
 from tests.system.fake_server import FakeServer, FakeServerOptions, running_server
 
 LIMIT_BYTES = 100_000
@@ -19,7 +20,8 @@ TEXT = "abcdefghijklmnopqrst"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeServer]:
-    with running_server(FakeServerOptions(num_tokens=20, max_body_bytes=LIMIT_BYTES, tokens_per_delta=4)) as server:
+    settings = ServerSettings(max_body_bytes=LIMIT_BYTES)
+    with running_server(FakeServerOptions(num_tokens=20, server=settings, tokens_per_delta=4)) as server:
         yield server
 
 

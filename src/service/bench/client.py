@@ -109,6 +109,14 @@ def _read_refusal(body: bytes) -> str:
         return body.decode("utf-8", "replace") or "empty body"
 
 
+def _read_retry_after_s(headers: dict[str, str]) -> float | None:
+    """The header's seconds; None where it is missing or a date."""
+    try:
+        return float(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+
+
 async def send_stream(pool: ConnectionPool, request: bytes, record: RequestRecord, timeout_s: float) -> None:
     """Run one streamed request and fill its record; failures end in `record.error`, never as an exception."""
     response = StreamResponse(record)
@@ -119,6 +127,8 @@ async def send_stream(pool: ConnectionPool, request: bytes, record: RequestRecor
         record.error = f"no complete reply within {timeout_s:g} s"
     except (ExchangeFailed, OSError) as error:
         record.error = record.error or str(error)[:MAX_ERROR_CHARS] or type(error).__name__
+    record.status = response.parser.status
+    record.retry_after_s = _read_retry_after_s(response.parser.headers)
     if record.error is None or response.parser.is_complete:
         response.close(time.monotonic())
     else:

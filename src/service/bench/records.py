@@ -24,6 +24,10 @@ class RequestRecord(msgspec.Struct, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     error: str | None = None
+    status: int = 0
+    """Of the reply; 0 where no head came."""
+    retry_after_s: float | None = None
+    """What a refusal says of when to try again."""
 
     @property
     def num_output_tokens(self) -> int:

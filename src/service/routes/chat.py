@@ -25,6 +25,7 @@ from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import EngineProvider
 from service.routes.body import BodyDecoder
 from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
+from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_chat
 
@@ -38,10 +39,11 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a conversation."""
     provider: EngineProvider = request.app.state["provider"]
     serving = provider.serving
+    limits = limits_of(request, serving.limits)
     received = await _DECODER.receive(request, serving.settings)
     body = received.body
     head = new_head("chatcmpl-", serving.model.info)
-    text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, serving.limits)
+    text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
     options = body.stream_options
     form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=bool(options and options.include_usage))
     generation = await admit(serving, [text_request])

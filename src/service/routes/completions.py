@@ -14,6 +14,7 @@ from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import EngineProvider
 from service.routes.body import BodyDecoder
 from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
+from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_completion
 
@@ -27,12 +28,11 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Continue one or several texts."""
     provider: EngineProvider = request.app.state["provider"]
     serving = provider.serving
+    limits = limits_of(request, serving.limits)
     received = await _DECODER.receive(request, serving.settings)
     body = received.body
     head = new_head("cmpl-", serving.model.info)
-    text_requests = await in_background(
-        received.num_bytes, translate_completion, body, serving.model, head.id, serving.limits
-    )
+    text_requests = await in_background(received.num_bytes, translate_completion, body, serving.model, head.id, limits)
     num_samples = body.n or 1
     form = CompletionForm(
         head,

@@ -22,8 +22,9 @@ from contracts.generation import PhaseTimes
 from contracts.openai.common import Usage
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import Serving
-from service.error_responses import INTERNAL_ERROR, InternalError, encode_error
+from service.error_responses import INTERNAL_ERROR, encode_error
 from service.generation_stream import GenerationStream
+from service.http_errors import InternalError
 from service.sse import DONE, EventStreamReply, event, run_until_disconnect
 from service.translate import TextRequest
 

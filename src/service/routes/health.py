@@ -1,19 +1,22 @@
-"""GET /health: a few numbers read at once; never waits for the engine."""
+"""Health for people, probes and load balancers: numbers read at once; none of them waits for the engine."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, get
 
-from service.engine_provider import EngineProvider
+from contracts.engine import EngineInfo, EngineStats
+from service.engine_provider import EngineProvider, Status
+
+_HEADERS = {"cache-control": "no-store"}
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests are served; the numbers are null while the model loads."""
 
-    status: Literal["ok", "starting", "dead"]
+    status: Status
     model: str | None = None
     running: int | None = None
     waiting: int | None = None
@@ -25,12 +28,48 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     is_draining: bool | None = None
 
 
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """What a probe needs to know."""
+
+    status: Status
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Every counter of the engine, and what it serves; from the engine's last report, at most half a second old."""
+
+    engine: EngineStats
+    info: EngineInfo
+
+
 @get("/health", sync_to_thread=False)
 def check_health(request: Request[Any, Any, Any]) -> Response[Health]:
-    """200 while starting and serving, 503 once the engine is dead."""
+    """200 while starting, serving, restarting or draining; 503 once the engine is dead for good."""
     provider: EngineProvider = request.app.state["provider"]
     health = read_health(provider)
-    return Response(health, status_code=503 if health.status == "dead" else 200, headers={"cache-control": "no-store"})
+    return Response(health, status_code=503 if health.status == "dead" else 200, headers=_HEADERS)
+
+
+@get(["/health/live", "/healthz"], sync_to_thread=False)
+def check_liveness(request: Request[Any, Any, Any]) -> Response[Probe]:
+    """200 as long as this process and its event loop work; a dead engine is the supervisor's business."""
+    provider: EngineProvider = request.app.state["provider"]
+    status = provider.status
+    return Response(Probe(status=status), status_code=503 if status == "dead" else 200, headers=_HEADERS)
+
+
+@get(["/health/ready", "/readyz"], sync_to_thread=False)
+def check_readiness(request: Request[Any, Any, Any]) -> Response[Probe]:
+    """200 only while new requests are served: the model is loaded, the engine answers, nothing drains."""
+    provider: EngineProvider = request.app.state["provider"]
+    return Response(Probe(status=provider.status), status_code=200 if provider.is_ready else 503, headers=_HEADERS)
+
+
+@get("/stats", sync_to_thread=False)
+def read_stats(request: Request[Any, Any, Any]) -> Response[Stats]:
+    """The engine's counters."""
+    provider: EngineProvider = request.app.state["provider"]
+    engine = provider.serving.engine
+    return Response(Stats(engine=engine.stats(), info=engine.info), headers=_HEADERS)
 
 
 def read_health(provider: EngineProvider) -> Health:
@@ -53,4 +92,4 @@ def read_health(provider: EngineProvider) -> Health:
     )
 
 
-HANDLERS = (check_health,)
+HANDLERS = (check_health, check_liveness, check_readiness, read_stats)

@@ -1,0 +1,1 @@
+"""What the container image holds besides the wheel."""

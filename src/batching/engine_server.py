@@ -1,0 +1,233 @@
+"""The engine behind a Unix socket: admits for every worker, sends each worker one frame per step with all its deltas.
+
+Owner: the engine process's event loop. A worker that leaves has its requests aborted; one that sends anything else
+than our frames, or does not read, is cut off. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from batching.async_engine import AsyncEngine
+from contracts.errors import EngineError, QuireError
+from contracts.frames import (
+    BEAT_S,
+    Abort,
+    Admitted,
+    Beat,
+    BrokenFrame,
+    Deltas,
+    EngineBound,
+    ErrorReport,
+    FrameReader,
+    Hello,
+    Refused,
+    Submit,
+    WorkerBound,
+    encode_frame,
+)
+from contracts.generation import FinishReason, GenerationDelta
+
+_POLL_S = 0.05
+"""How often the numbers are looked at; soon after the engine has come to rest, workers know."""
+FLUSH_S = 1.0
+"""How long `stop` waits for workers to read what is left."""
+MAX_UNSENT_BYTES = 16 * 1024 * 1024
+"""A worker that leaves so much unread is hung: at 60 bytes a token, minutes of the fastest batch."""
+
+log = structlog.get_logger("quire.engine")
+
+
+class EngineServer:
+    """Listens on a socket that only this user can open. Life cycle: start -> stop."""
+
+    def __init__(self, engine: AsyncEngine, path: Path) -> None:
+        self._engine = engine
+        self._path = path
+        self._workers: set[_Worker] = set()
+
+    async def start(self) -> None:
+        """Listen; the socket replaces one that a killed engine left behind."""
+        self._path.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        old_mask = os.umask(0o177)
+        try:
+            self._server = await loop.create_unix_server(self._accept, str(self._path))
+        finally:
+            os.umask(old_mask)
+        self._beating = asyncio.create_task(self._beat(), name="quire-beat")
+
+    async def stop(self) -> None:
+        """Send what is left to send, and close."""
+        self._beating.cancel()
+        await asyncio.gather(self._beating, return_exceptions=True)
+        self._server.close()
+        workers = list(self._workers)
+        for worker in workers:
+            worker.close()
+        if workers:
+            await asyncio.wait([worker.lost for worker in workers], timeout=FLUSH_S)
+        for worker in list(self._workers):
+            worker.cut_off()
+        self._path.unlink(missing_ok=True)
+
+    def _accept(self) -> _Worker:
+        return _Worker(self._engine, self._workers)
+
+    async def _beat(self) -> None:
+        """Say that the loop turns, with the latest numbers; at once when the last request has ended, well or not."""
+        loop = asyncio.get_running_loop()
+        due_s = 0.0
+        said = None
+        while True:
+            stats = self._engine.stats()
+            is_at_rest = stats.num_running + stats.num_waiting == 0 or not stats.is_alive
+            if loop.time() >= due_s or (is_at_rest and stats != said):
+                due_s = loop.time() + BEAT_S
+                said = stats
+                frame = encode_frame(Beat(stats))
+                for worker in list(self._workers):
+                    worker.write(frame)
+            await asyncio.sleep(_POLL_S)
+
+
+class _Sink:
+    """One request of one worker: what is put waits until the loop's next turn and goes out with all the rest."""
+
+    __slots__ = ("_open", "_worker", "request_id")
+
+    def __init__(self, request_id: str, num_samples: int, worker: _Worker) -> None:
+        self.request_id = request_id
+        self._open = set(range(num_samples))
+        self._worker = worker
+
+    @property
+    def is_closed(self) -> bool:
+        return not self._open
+
+    @property
+    def is_stalled(self) -> bool:
+        """Never: the worker bounds what its readers leave unread, and the connection is bounded as a whole."""
+        return False
+
+    def put(self, delta: GenerationDelta) -> None:
+        if delta.finish_reason is not None:
+            self._open.discard(delta.sample_index)
+            if not self._open:
+                self._worker.forget(self.request_id)
+        self._worker.put(delta)
+
+    def end(self, reason: FinishReason, error: str | None = None) -> None:
+        for sample_index in sorted(self._open):
+            self.put(
+                GenerationDelta(
+                    request_id=self.request_id,
+                    sample_index=sample_index,
+                    token_ids=[],
+                    finish_reason=reason,
+                    error=error,
+                )
+            )
+
+
+class _Worker(asyncio.Protocol):
+    """One connection, from accept to loss; owns the requests that came over it."""
+
+    def __init__(self, engine: AsyncEngine, workers: set[_Worker]) -> None:
+        self._engine = engine
+        self._workers = workers
+        self._reader = FrameReader(EngineBound)
+        self._request_ids: set[str] = set()
+        self._outbox: list[GenerationDelta] = []
+        self._transport: asyncio.Transport | None = None
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection is."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._workers.add(self)
+        self.send(Hello(self._engine.info, self._engine.stats()))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._workers.discard(self)
+        self._transport = None
+        self.lost.set_result(None)
+        request_ids, self._request_ids = self._request_ids, set()
+        if request_ids:
+            log.info("worker_left", num_requests=len(request_ids))
+        for request_id in request_ids:
+            self._engine.abort(request_id)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._reader.feed(data):
+                self._handle(message)
+        except BrokenFrame as error:
+            log.warning("broken_frame", reason=str(error)[:200])
+            self.close()
+
+    def _handle(self, message: object) -> None:
+        if isinstance(message, Submit):
+            self._submit(message)
+        elif isinstance(message, Abort) and message.request_id in self._request_ids:
+            self._engine.abort(message.request_id)
+
+    def _submit(self, message: Submit) -> None:
+        request = message.request
+        try:
+            self._engine.admit(request, _Sink(request.request_id, request.num_samples, self))
+        except QuireError as error:
+            self.send(Refused(request.request_id, ErrorReport.of(error)))
+            return
+        except Exception:  # one request's trouble must not end the connection, and all others with it
+            log.exception("admission_failed")
+            failure = EngineError("The engine could not admit this request; the server's log says why.")
+            self.send(Refused(request.request_id, ErrorReport.of(failure)))
+            return
+        self._request_ids.add(request.request_id)
+        self.send(Admitted(request.request_id))
+
+    def put(self, delta: GenerationDelta) -> None:
+        """Send with everything else that this turn of the loop brings."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(delta)
+
+    def forget(self, request_id: str) -> None:
+        """The request has ended."""
+        self._request_ids.discard(request_id)
+
+    def send(self, message: WorkerBound) -> None:
+        """Send behind everything that was put before: an id may be used again as soon as its request has ended."""
+        self._flush()
+        self.write(encode_frame(message))
+
+    def write(self, frame: bytes) -> None:
+        """Hand one frame to the kernel, or cut off a worker that does not read."""
+        if self._transport is None:
+            return
+        self._transport.write(frame)
+        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            log.warning("worker_does_not_read", unsent_bytes=self._transport.get_write_buffer_size())
+            self.cut_off()
+
+    def cut_off(self) -> None:
+        """Close without sending anything more; the loss of the connection then aborts what is left."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Send what waits and close; the loss of the connection then aborts what is left."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _flush(self) -> None:
+        if self._outbox:
+            deltas, self._outbox = self._outbox, []
+            self.write(encode_frame(Deltas(deltas)))

@@ -1,0 +1,44 @@
+"""How long the step in flight has run, and how long it may: written by the engine's loop, read by a watchdog thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+PATIENCE = 20.0
+"""A step may take so many times the longest of the recent ones, and the limit on top."""
+FIRST_STEP_S = 60.0
+"""Allowed for steps before any has ended: kernels may still be compiled."""
+_DECAY = 0.99
+"""Per step: a long step is forgotten after a few hundred."""
+
+
+class StepTimer:
+    """A context around each step. Life cycle: idle -> running -> idle ..."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began_s: float | None = None
+        self._longest_s: float | None = None
+
+    def __enter__(self) -> None:
+        self._began_s = self._clock()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._began_s is not None:
+            self._longest_s = max(self._clock() - self._began_s, (self._longest_s or 0.0) * _DECAY)
+        self._began_s = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Of the step in flight; 0 between steps."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else self._clock() - began_s
+
+    def is_overdue(self, limit_s: float) -> bool:
+        """The step in flight runs for longer than its work explains."""
+        expected_s = FIRST_STEP_S if self._longest_s is None else PATIENCE * self._longest_s
+        return self.elapsed_s > limit_s + expected_s

@@ -1,0 +1,96 @@
+"""The engine's own process: `python -m service.engine_process FD`, made by the supervisor. No HTTP here."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from contracts.errors import ModelNotUsable, StartupError
+from contracts.frames import ChildBound, Drain, EngineReady, ErrorReport, Failed, LaunchEngine, Progress
+from service.control_channel import ControlChannel
+from service.cpu_threads import share_interpreter
+from service.event_loop import leave_now, run_event_loop, without_garbage_collection
+from service.logs import configure_logging
+from service.private_directory import remove_private_directory
+
+DIED_EXIT_CODE = 72
+
+log = structlog.get_logger("quire.engine")
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the supervisor says Drain or is gone.
+
+    Service managers signal every process: the answer is the supervisor's, who still needs this one to drain.
+    """
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)
+    channel = ControlChannel(int(arguments[0]))
+    launch = channel.receive_launch()
+    if not isinstance(launch, LaunchEngine):
+        raise TypeError(f"an engine process was given {type(launch).__name__}")
+    configure_logging(launch.settings.server)
+    exit_codes: list[int] = []
+
+    async def serve() -> None:
+        exit_codes.append(await _serve(launch, channel))
+
+    run_event_loop(serve())
+    leave_now(exit_codes[0])
+
+
+async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
+    drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
+    socket_path = Path(launch.socket_path)
+
+    def handle(message: ChildBound) -> None:
+        if isinstance(message, Drain) and not drain.done():
+            drain.set_result(message)
+
+    channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(socket_path))
+    try:
+        with without_garbage_collection():
+            from batching.async_engine import AsyncEngine
+            from batching.engine_server import EngineServer
+            from batching.watchdog import Watchdog
+
+            engine = await AsyncEngine.start(
+                launch.settings.engine, lambda stage, fraction: channel.send(Progress(stage, fraction))
+            )
+    except StartupError as error:
+        log.error("startup_failed", reason=error.message)
+        channel.send(Failed(ErrorReport.of(error)))
+        return error.exit_code
+    except Exception as error:  # the top handler of loading: nobody else would hear of it
+        log.exception("startup_failed")
+        failure = ModelNotUsable(
+            f"The model could not be loaded: {type(error).__name__}: {error}. The checkpoint may be damaged; the log "
+            "above shows where it failed."
+        )
+        channel.send(Failed(ErrorReport.of(failure)))
+        return failure.exit_code
+    server = EngineServer(engine, socket_path)
+    await server.start()
+    watchdog = Watchdog(engine.timer, launch.settings.engine.step_timeout_s)
+    watchdog.start()
+    share_interpreter()
+    channel.send(EngineReady(engine.info))
+    ends: set[asyncio.Future[Any]] = {drain, asyncio.create_task(engine.wait_until_ended())}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if drain.done():
+        await engine.drain(drain.result().timeout_s)
+    await server.stop()
+    watchdog.stop()
+    if not drain.done():
+        return DIED_EXIT_CODE
+    remove_private_directory(socket_path)
+    return 0
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,45 @@
+"""What a request may use, from its key and its headers; knows nothing of bodies."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+from litestar import Request
+
+from contracts.errors import InvalidValue, clip
+from service.api_keys import ApiKey
+from service.translate import Limits
+
+TIMEOUT_HEADER: Final = "x-request-timeout"
+MAX_TIMEOUT_S: Final = 86_400.0
+_SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,9})?", re.ASCII)
+
+
+def limits_of(request: Request[Any, Any, Any], limits: Limits) -> Limits:
+    """The server's limits, narrowed to what the key and the x-request-timeout header allow; raises InvalidValue."""
+    api_key: ApiKey = request.scope["state"]["api_key"]
+    wanted_s = read_timeout(request.headers.getall(TIMEOUT_HEADER, []))
+    bounds_s = [bound_s for bound_s in (wanted_s, limits.request_timeout_s) if bound_s is not None]
+    return msgspec.structs.replace(
+        limits,
+        request_timeout_s=min(bounds_s, default=None),
+        tenant=api_key.tenant,
+        cache_salt=api_key.cache_salt,
+    )
+
+
+def read_timeout(values: list[str]) -> float | None:
+    """Seconds from the values of the header; None where there is none. Raises InvalidValue."""
+    if not values:
+        return None
+    text = ", ".join(values)
+    seconds = float(text) if _SECONDS.fullmatch(text) else 0.0
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise InvalidValue(
+            f"The header {TIMEOUT_HEADER} is '{clip(text)}', but needs seconds above 0 and at most "
+            f"{MAX_TIMEOUT_S:g}, such as 30 or 2.5.",
+            param=TIMEOUT_HEADER,
+        )
+    return seconds

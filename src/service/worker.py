@@ -1,0 +1,74 @@
+"""One HTTP worker: `python -m service.worker FD`, made by the supervisor. Never imports torch."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from contracts.engine import Engine, EngineInfo
+from contracts.errors import StartupError
+from contracts.frames import ChildBound, Drain, ErrorReport, Failed, LaunchWorker, WorkerReady
+from contracts.settings import EngineSettings
+from service.app import build_app
+from service.control_channel import ControlChannel
+from service.engine_client import EngineClient
+from service.engine_provider import EngineProvider, OnProgress, StartupHooks
+from service.event_loop import leave_now, run_event_loop
+from service.granian_server import GranianServer
+from service.listen_address import ListenAddress
+from service.logs import configure_logging
+from service.private_directory import remove_private_directory
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the supervisor says Drain or is gone."""
+    channel = ControlChannel(int(arguments[0]))
+    launch = channel.receive_launch()
+    if not isinstance(launch, LaunchWorker):
+        raise TypeError(f"a worker process was given {type(launch).__name__}")
+    configure_logging(launch.settings.server)
+    exit_codes = [0]
+
+    async def serve() -> None:
+        try:
+            await _serve(launch, channel, exit_codes)
+        except StartupError as error:
+            channel.send(Failed(ErrorReport.of(error)))
+            exit_codes.append(error.exit_code)
+
+    run_event_loop(serve())
+    leave_now(exit_codes[-1])
+
+
+async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list[int]) -> None:
+    settings = launch.settings
+    socket_path = Path(launch.socket_path)
+
+    async def connect(engine_settings: EngineSettings, on_progress: OnProgress) -> Engine:
+        return await EngineClient.connect(socket_path, settings.server.engine_timeout_s)
+
+    def announce(info: EngineInfo) -> None:
+        channel.send(WorkerReady())
+
+    def give_up(error: StartupError) -> None:
+        channel.send(Failed(ErrorReport.of(error)))
+        exit_codes.append(error.exit_code)
+        server.stop()
+
+    provider = EngineProvider(
+        settings, connect, StartupHooks(on_ready=announce, on_failure=give_up), is_supervised=True
+    )
+    address = ListenAddress(ip=launch.ip, port=settings.server.port)
+    server = GranianServer(build_app(settings, provider), address, settings.server, is_supervised=True)
+
+    def handle(message: ChildBound) -> None:
+        if isinstance(message, Drain):
+            server.stop(message)
+
+    channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(socket_path))
+    await server.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

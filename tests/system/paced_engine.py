@@ -1,0 +1,67 @@
+"""The engine's process with everything real but the model: `python -m tests.system.paced_engine FD`.
+
+A step takes STEP_S whatever its batch, and every sample says the alphabet again and again. A prompt token may ask for
+more: HASTE makes steps quick as long as its sample runs, HANG makes its first step last for ever, END makes the step's
+result unusable, which kills the loop.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from batching import async_engine
+from batching.engine import EngineCore, scheduler_config
+from batching.model_loader import ProgressCallback
+from batching.scheduler import Scheduler
+from batching.step import SampledToken, SchedulerOutput, StepOutput
+from contracts.generation import TokenLogprob
+from contracts.settings import EngineSettings
+from service import engine_process
+from tests.fakes import fake_engine_info
+
+STEP_S = 0.01
+HANG = 200
+END = 201
+HASTE = 202
+HASTY_STEP_S = 0.001
+MAX_MODEL_LEN = 1_000_000
+LOGPROB = TokenLogprob(logprob=-0.25, top=[(ord("a") + index, -0.5 * index) for index in range(20)])
+
+
+class PacedRunner:
+    """Follows the clock and the prompts."""
+
+    def __init__(self) -> None:
+        self._hasty: set[int] = set()
+        """Sequences that asked for HASTE."""
+
+    def execute(self, plan: SchedulerOutput) -> StepOutput:
+        tokens = {token for row in plan.sequences for token in row.token_ids}
+        self._hasty |= {row.seq_id for row in plan.sequences if HASTE in row.token_ids}
+        is_hasty = any(row.seq_id in self._hasty for row in plan.sequences)
+        time.sleep(3600.0 if HANG in tokens else HASTY_STEP_S if is_hasty else STEP_S)
+        sampled = [
+            SampledToken(
+                token_id=ord("a") + row.context_len % 26,
+                logprob=None if row.sampling.num_logprobs is None else LOGPROB,
+            )
+            if row.is_sampling
+            else None
+            for row in plan.sequences
+        ]
+        kept = [] if END in tokens else sampled
+        return StepOutput(step_id=plan.step_id, sampled=list(kept), duration_s=STEP_S)
+
+
+def build(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore:
+    """Stands in for batching.engine.build_engine."""
+    on_progress("pretending to load", None)
+    info = fake_engine_info(Path(settings.model), max_model_len=MAX_MODEL_LEN)
+    return EngineCore(info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=PacedRunner())
+
+
+if __name__ == "__main__":
+    async_engine.build_engine = build  # type: ignore[attr-defined]  # imported there, not exported
+    engine_process.main(sys.argv[1:])
