@@ -62,7 +62,7 @@ class AsyncEngine:
         self._executor = executor
         self._clock = clock
         self._sinks: dict[str, DeltaSink] = {}
-        self.timer = StepTimer()
+        self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s)
         """Says how long the step in flight has run; a watchdog in another thread may read it."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()

@@ -40,6 +40,8 @@ class EngineCore(msgspec.Struct, kw_only=True):
     info: EngineInfo
     scheduler: Scheduler
     runner: Runner
+    warm_up_step_s: float | None = None
+    """The longest step before the first request; None: there was none."""
 
 
 def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore:
@@ -54,8 +56,9 @@ def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> Eng
     sampler = Sampler(loaded.vocab_size, frozenset(loaded.eos_token_ids), loaded.device)
     runner = ModelRunner(forward, pool, sampler)
     on_progress("warming up", None)
-    warm_up(runner, pool, loaded.max_model_len)
-    return EngineCore(info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=runner)
+    warm_up_step_s = warm_up(runner, pool, loaded.max_model_len)
+    scheduler = Scheduler(scheduler_config(settings, info))
+    return EngineCore(info=info, scheduler=scheduler, runner=runner, warm_up_step_s=warm_up_step_s)
 
 
 def allocate_cache(settings: EngineSettings, loaded: LoadedModel) -> KVCachePool:

@@ -9,7 +9,7 @@ from types import TracebackType
 PATIENCE = 20.0
 """A step may take so many times the longest of the recent ones, and the limit on top."""
 FIRST_STEP_S = 60.0
-"""Allowed for steps before any has ended: kernels may still be compiled."""
+"""Allowed for steps before any has ended, and the most that warm-up explains: kernels may still be compiled."""
 _DECAY = 0.99
 """Per step: a long step is forgotten after a few hundred."""
 
@@ -17,10 +17,10 @@ _DECAY = 0.99
 class StepTimer:
     """A context around each step. Life cycle: idle -> running -> idle ..."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, warm_up_step_s: float | None = None) -> None:
         self._clock = clock
         self._began_s: float | None = None
-        self._longest_s: float | None = None
+        self._longest_s = None if warm_up_step_s is None else min(warm_up_step_s, FIRST_STEP_S / PATIENCE)
 
     def __enter__(self) -> None:
         self._began_s = self._clock()

@@ -22,17 +22,23 @@ SAMPLED = (
 )
 
 
-def warm_up(runner: ModelRunner, pool: KVCachePool, max_model_len: int) -> None:
-    """Run a chunk and decodes of one and of many rows, greedy and sampled, in blocks that are cleared again."""
+def warm_up(runner: ModelRunner, pool: KVCachePool, max_model_len: int) -> float:
+    """Run a chunk and decodes of one and of many rows, greedy and sampled, in blocks that are cleared again.
+
+    Returns the seconds of the longest of these steps.
+    """
     context_len = min(CONTEXT_LEN, max_model_len)
     block_ids = list(range(-(-context_len // pool.block_size)))
     chunk = [_row(0, list(range(min(NUM_ROWS, context_len))), 0, block_ids, GREEDY)]
     alone = [_row(0, [1], context_len - 1, block_ids, GREEDY)]
     many = [_row(i, [1], context_len - 1, block_ids, SAMPLED[i % len(SAMPLED)]) for i in range(NUM_ROWS)]
+    durations_s: list[float] = []
     for rows in (chunk, alone, many):
         num_tokens = sum(len(row.token_ids) for row in rows)
-        runner.execute(SchedulerOutput(step_id=0, sequences=rows, num_tokens=num_tokens, num_decodes=0))
+        plan = SchedulerOutput(step_id=0, sequences=rows, num_tokens=num_tokens, num_decodes=0)
+        durations_s.append(runner.execute(plan).duration_s)
     pool.clear(block_ids)
+    return max(durations_s)
 
 
 def _row(

@@ -314,10 +314,10 @@ async def test_rest_of_the_engine_is_told_at_once(rig: Rig, peer: Peer, monkeypa
     monkeypatch.setattr(engine_server, "BEAT_S", 3600.0)
     await asyncio.sleep(BEAT_S)  # the last beat that comes by the clock
     peer.submit("a")
-    await peer.deltas(1)
+    await until(lambda: rig.engine.stats().num_finished == 1)
     await rig.until_nothing_is_left()
-    while (beat := await peer.receive(with_beats=True)) != Beat(rig.engine.stats()):
-        assert beat is not None
+    while (message := await peer.receive(with_beats=True)) != Beat(rig.engine.stats()):
+        assert message is not None
 
 
 async def test_stop_waits_for_a_worker_that_still_reads(rig: Rig, server: EngineServer, peer: Peer) -> None:

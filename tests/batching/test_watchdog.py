@@ -99,6 +99,16 @@ def test_first_step_has_longer(clock: Clock) -> None:
         assert timer.is_overdue(4.0)
 
 
+@pytest.mark.parametrize(("warm_up_step_s", "explained_s"), [(0.1, PATIENCE * 0.1), (600.0, FIRST_STEP_S)])
+def test_first_step_after_a_warm_up_is_held_to_it(clock: Clock, warm_up_step_s: float, explained_s: float) -> None:
+    timer = StepTimer(clock, warm_up_step_s=warm_up_step_s)
+    with timer:
+        clock.now_s += explained_s + 4.0
+        assert not timer.is_overdue(4.0)
+        clock.now_s += 0.01
+        assert timer.is_overdue(4.0)
+
+
 def test_long_step_is_forgotten_after_a_thousand_short_ones(timer: StepTimer, clock: Clock) -> None:
     with timer:
         clock.now_s += 50.0

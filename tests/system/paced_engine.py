@@ -59,7 +59,9 @@ def build(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore
     """Stands in for batching.engine.build_engine."""
     on_progress("pretending to load", None)
     info = fake_engine_info(Path(settings.model), max_model_len=MAX_MODEL_LEN)
-    return EngineCore(info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=PacedRunner())
+    return EngineCore(
+        info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=PacedRunner(), warm_up_step_s=STEP_S
+    )
 
 
 if __name__ == "__main__":
