@@ -143,6 +143,10 @@ class QueueFull(OverloadError):
     code = "queue_full"
 
 
+class NoRoom(QueueFull):
+    """The waiting queue cannot take even the smallest request."""
+
+
 class DeadlineExceeded(OverloadError):
     """The request waited or ran longer than its deadline."""
 

@@ -24,6 +24,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from ops.bench.cpu_shares import CpuShares, format_cpu_shares
 from ops.bench.overload_probe import OverloadProbe
 from ops.bench.overload_verdict import (
     OverloadFigures,
@@ -84,6 +85,8 @@ class OverloadReport(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     model: str
     figures: OverloadFigures
+    cpu_s: dict[str, float]
+    """By role, while the overload lasted."""
     checks: list[Check]
 
 
@@ -119,15 +122,15 @@ def main(**options: Any) -> None:
     console = open_console()
     allow_many_connections()
     try:
-        with Loader(overload.processes, overload.timeout) as loader, open_target(overload, loader) as target:
-            records = measure_overload(overload, loader, target, console)
+        with Loader(overload.processes, overload.timeout) as loader, open_target(overload, loader) as opened:
+            records = measure_overload(overload, loader, *opened, console)
     except ServerFailed as failure:
         raise click.ClickException(str(failure)) from None
     figures = summarize_overload(records)
     checks = list(judge_overload(figures))
     print_overload(console, figures, checks)
     if overload.json is not None:
-        report = build_report(overload, figures, checks)
+        report = build_report(overload, figures, records.cpu_s, checks)
         overload.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
     if not all(check.is_ok for check in checks):
         raise click.exceptions.Exit(1)
@@ -140,19 +143,21 @@ def allow_many_connections() -> None:
 
 
 @contextlib.contextmanager
-def open_target(overload: OverloadOptions, loader: Loader) -> Iterator[Target]:
-    """The server that runs, or one of our own."""
+def open_target(overload: OverloadOptions, loader: Loader) -> Iterator[tuple[Target, int | None]]:
+    """The server that runs, or one of our own with its process id."""
     if overload.base_url is not None:
         model = find_model(overload.base_url, overload.api_key)
-        yield Target(name="server", base_url=overload.base_url, model=model, api_key=overload.api_key)
+        yield Target(name="server", base_url=overload.base_url, model=model, api_key=overload.api_key), None
         return
     options = f"--max-queued-requests {overload.max_queued_requests} {overload.serve_options}"
     command = build_quire_command(overload.model, overload.dtype, options)
     with ServerProcess("quire", command, Target(name="quire", base_url="", model="")) as server:
-        yield server.wait_until_answering(loader, overload.start_timeout)
+        yield server.wait_until_answering(loader, overload.start_timeout), server.pid
 
 
-def measure_overload(overload: OverloadOptions, loader: Loader, target: Target, console: Console) -> OverloadRecords:
+def measure_overload(
+    overload: OverloadOptions, loader: Loader, target: Target, server_pid: int | None, console: Console
+) -> OverloadRecords:
     """Alone, at capacity, over it, and back."""
     spec = WorkloadSpec(
         seed=overload.seed,
@@ -169,7 +174,10 @@ def measure_overload(overload: OverloadOptions, loader: Loader, target: Target, 
     probe = OverloadProbe(target, spec, choose_max_ttft_s(unloaded))
     start_s = time.monotonic() + START_LEAD_S
     probe.start(start_s + duration_s)
+    cpu = CpuShares(server_pid)
     records = loader.run(target, spec, Level(rate_per_s=rate_per_s, duration_s=duration_s), "overload").records
+    cpu_s = cpu.read()
+    console.print(format_cpu_shares(cpu_s, duration_s), style="dim")
     probe.join()
     return OverloadRecords(
         capacity_per_s=capacity_per_s,
@@ -179,6 +187,7 @@ def measure_overload(overload: OverloadOptions, loader: Loader, target: Target, 
         overload=records,
         probes=probe.probes,
         recovery_s=probe.recovery_s,
+        cpu_s=cpu_s,
     )
 
 
@@ -232,7 +241,9 @@ def print_overload(console: Console, figures: OverloadFigures, checks: list[Chec
         console.print("The closed loops were not at capacity: give --capacity-s more time, or --clients more clients.")
 
 
-def build_report(overload: OverloadOptions, figures: OverloadFigures, checks: list[Check]) -> OverloadReport:
+def build_report(
+    overload: OverloadOptions, figures: OverloadFigures, cpu_s: dict[str, float], checks: list[Check]
+) -> OverloadReport:
     """Everything of one run."""
     return OverloadReport(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -241,6 +252,7 @@ def build_report(overload: OverloadOptions, figures: OverloadFigures, checks: li
         command=hide_key(sys.argv),
         model=overload.base_url or overload.model,
         figures=figures,
+        cpu_s=cpu_s,
         checks=checks,
     )
 

@@ -75,6 +75,7 @@ class OverloadRecords(msgspec.Struct, frozen=True, kw_only=True):
     unloaded: list[RequestRecord]
     overload: list[RequestRecord]
     probes: list[ProbeRecord]
+    cpu_s: dict[str, float]
     recovery_s: float | None
 
 

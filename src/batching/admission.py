@@ -7,7 +7,7 @@ import math
 from batching.block_table import num_blocks_for
 from batching.scheduler_config import SchedulerConfig
 from batching.waiting_queue import WaitingQueue
-from contracts.errors import ContextLengthExceeded, InvalidValue, QueueFull
+from contracts.errors import ContextLengthExceeded, InvalidValue, NoRoom, QueueFull
 from contracts.generation import GenerationRequest
 
 MAX_RETRY_AFTER_S = 120.0
@@ -76,7 +76,10 @@ class Admission:
         is_over_tokens = len(self._waiting) > 0 and num_tokens > config.max_queued_tokens
         if is_over_requests or is_over_tokens:
             self.num_rejected += 1
-            raise QueueFull(
+            is_closed_to_all = (
+                num_waiting >= config.max_queued_requests or self._waiting.num_tokens >= config.max_queued_tokens
+            )
+            raise (NoRoom if is_closed_to_all else QueueFull)(
                 f"The queue is full: {num_waiting} of {config.max_queued_requests} sequences and "
                 f"{self._waiting.num_tokens} of {config.max_queued_tokens} tokens wait.",
                 retry_after_s=self.retry_after_s,

@@ -69,5 +69,5 @@ def build_app(settings: Settings, provider: EngineProvider, *, is_loaded_first: 
         debug=False,
     )
     # Outside Litestar's own error handling, so that a 404 has a request id and a span as well.
-    app.asgi_handler = RequestContext(app.asgi_handler, settings.server, keys)
+    app.asgi_handler = RequestContext(app.asgi_handler, settings.server, keys, provider.gate)
     return app

@@ -20,6 +20,7 @@ from contracts.engine import Engine, EngineInfo
 from contracts.errors import EngineDead, ModelNotUsable, OverloadError, StartupError
 from contracts.settings import EngineSettings, ServerSettings, Settings
 from service.chat_template import ChatTemplate
+from service.overload_gate import OverloadGate
 from service.tokenizer import TextTokenizer
 from service.translate import Limits, ServedModel
 
@@ -50,6 +51,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     model: ServedModel
     limits: Limits
     settings: ServerSettings
+    gate: OverloadGate
     created: int
     """Unix time in seconds at which the model became ready."""
 
@@ -78,6 +80,7 @@ class EngineProvider:
         self._engine: Engine | None = None
         self._serving: Serving | None = None
         self._failure: StartupError | None = None
+        self.gate = OverloadGate()
 
     @property
     def status(self) -> Status:
@@ -153,6 +156,7 @@ class EngineProvider:
                 request_timeout_s=self._settings.server.request_timeout_s, default_seed=self._settings.engine.seed
             ),
             settings=self._settings.server,
+            gate=self.gate,
             created=int(time.time()),
         )
         _log.info("model_ready", model=self._engine.info.model_name, device=self._engine.info.device)

@@ -25,10 +25,13 @@ from service.error_responses import encode_error, error_headers
 from service.hosts import HostPolicy
 from service.http_errors import BadFraming, HeadersTooLarge, UriTooLong
 from service.key_store import KeyStore
+from service.overload_gate import OverloadGate
 
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 32 * 1024
 MAX_URI_BYTES = 8 * 1024
+GENERATING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+"""What needs room in the engine's queue."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _log = structlog.get_logger("service.requests")
@@ -40,9 +43,10 @@ class RequestContext:
     `scope["state"]["api_key"]` says who asks to everything inside.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, keys: KeyStore) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, keys: KeyStore, gate: OverloadGate) -> None:
         """Raises SettingsError for names or origins that are none."""
         self._app = app
+        self._gate = gate
         self._hosts = HostPolicy(settings.host, settings.allowed_hosts)
         self._origins = OriginPolicy(settings.cors_origins)
         self._authorizer = Authorizer(keys)
@@ -89,6 +93,8 @@ class RequestContext:
         scope["state"]["api_key"] = api_key
         with _named_in_log(api_key.label):
             check_limits(scope)
+            if scope.get("method") == "POST" and scope["path"] in GENERATING_PATHS:
+                self._gate.check()
             await self._app(scope, receive, reply)
 
 

@@ -7,7 +7,7 @@ import pytest
 from batching.admission import Admission
 from batching.scheduler import Scheduler
 from batching.waiting_queue import WaitingQueue
-from contracts.errors import ContextLengthExceeded, InvalidValue, QueueFull
+from contracts.errors import ContextLengthExceeded, InvalidValue, NoRoom, QueueFull
 from tests.batching.core_world import small_config, small_request
 
 
@@ -86,6 +86,18 @@ def test_samples_are_admitted_all_or_none() -> None:
     assert is_refused(scheduler, "three", num_samples=3)
     assert not is_refused(scheduler, "two", num_samples=2)
     assert scheduler.num_waiting == 5
+
+
+@pytest.mark.parametrize("limits", [(24, 2, 60), (24, 10, 8)], ids=["requests", "tokens"])
+def test_refusal_says_whether_a_smaller_request_would_have_been_taken(limits: tuple[int, int, int]) -> None:
+    scheduler = Scheduler(small_config(num_blocks=100, limits=limits))
+    submit(scheduler, "first", num_tokens=4)
+    with pytest.raises(QueueFull) as refusal:
+        submit(scheduler, "large", num_tokens=5, num_samples=2)
+    assert type(refusal.value) is QueueFull
+    submit(scheduler, "small", num_tokens=4)
+    with pytest.raises(NoRoom):
+        submit(scheduler, "smallest", num_tokens=1)
 
 
 def test_token_limit_is_exact() -> None:

@@ -50,6 +50,7 @@ def fail() -> RequestRecord:
 
 
 GOOD = OverloadRecords(
+    cpu_s={"engine": 90.0, "loader": 80.0},
     capacity_per_s=10.0,
     offered_per_s=50.0,
     window=Window(start_s=0.0, end_s=10.0),

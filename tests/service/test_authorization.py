@@ -23,6 +23,7 @@ from service.app import create_app
 from service.authorization import PUBLIC_PATHS, SCOPE_OF_PREFIX, is_public, needed_scope, presented_key
 from service.key_store import KeyStore
 from service.middleware import RequestContext
+from service.overload_gate import OverloadGate
 from tests.fakes import FakeEngine
 from tests.service.asgi_calls import HeaderList, ask, bearer
 
@@ -241,7 +242,9 @@ class TestScopes:
             inner.append(request.scope["state"]["api_key"])
 
         app = Litestar([serve], openapi_config=None)
-        app.asgi_handler = RequestContext(app.asgi_handler, settings.server, KeyStore.open(settings.server))
+        app.asgi_handler = RequestContext(
+            app.asgi_handler, settings.server, KeyStore.open(settings.server), OverloadGate()
+        )
         return app
 
     @pytest.mark.parametrize("scope", ["infer", "admin", "metrics"])

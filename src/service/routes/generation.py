@@ -17,7 +17,7 @@ from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from contracts.engine import EngineInfo
-from contracts.errors import QuireError
+from contracts.errors import NoRoom, QuireError
 from contracts.generation import PhaseTimes
 from contracts.openai.common import Usage
 from service.detokenizer import LogprobEntry, TextPiece
@@ -110,7 +110,12 @@ async def in_background(num_bytes: int, translate: Callable[P, T], *args: P.args
 
 async def admit(serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
     """Hand the prompts to the engine; errors of admission still become HTTP statuses."""
-    return await GenerationStream.submit(serving.engine, serving.model.tokenizer, requests)
+    try:
+        return await GenerationStream.submit(serving.engine, serving.model.tokenizer, requests)
+    except NoRoom as refusal:
+        if len(requests) == 1:  # else the room may have gone to its own other prompts
+            serving.gate.shut(refusal)
+        raise
 
 
 def reply_with(

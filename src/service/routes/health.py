@@ -39,6 +39,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: EngineStats
     info: EngineInfo
+    num_refused_unread: int
+    """Requests that this worker refused at the door, because the engine had just said that it has no room."""
 
 
 @get("/health", sync_to_thread=False)
@@ -69,7 +71,8 @@ def read_stats(request: Request[Any, Any, Any]) -> Response[Stats]:
     """The engine's counters."""
     provider: EngineProvider = request.app.state["provider"]
     engine = provider.serving.engine
-    return Response(Stats(engine=engine.stats(), info=engine.info), headers=_HEADERS)
+    stats = Stats(engine=engine.stats(), info=engine.info, num_refused_unread=provider.gate.num_refused)
+    return Response(stats, headers=_HEADERS)
 
 
 def read_health(provider: EngineProvider) -> Health:

@@ -1,0 +1,38 @@
+"""Refuses at the door, before a body is read, while the engine has just said that it has no room. Knows no HTTP.
+
+Under overload most requests end in a refusal: reading, decoding and tokenising them first would take the time that
+the engine and the admitted streams need.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from contracts.errors import NoRoom
+
+HOLD_S = 0.05
+"""How long one answer of the engine stands for all: about as long as its batch needs for a few tokens."""
+
+
+class OverloadGate:
+    """Owner: one worker's event loop. Shut by the engine's refusals, opens by itself."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._open_from_s = 0.0
+        self._refusal: NoRoom | None = None
+        self.num_refused = 0
+        """Requests that never reached the engine."""
+
+    def shut(self, refusal: NoRoom) -> None:
+        """The engine has just refused a request for which any other would have been refused as well."""
+        self._open_from_s = self._clock() + HOLD_S
+        self._refusal = refusal
+
+    def check(self) -> None:
+        """Raise NoRoom while the gate is shut."""
+        if self._refusal is None or self._clock() >= self._open_from_s:
+            return
+        self.num_refused += 1
+        raise NoRoom(self._refusal.message, retry_after_s=self._refusal.retry_after_s)
