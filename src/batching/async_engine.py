@@ -67,6 +67,9 @@ class AsyncEngine:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._holders: set[object] = set()
+        self._may_step = asyncio.Event()
+        self._may_step.set()
         self._death: str | None = None
         self._is_draining = False
         self._loop_task = asyncio.create_task(self._run(), name="quire-engine")
@@ -103,6 +106,25 @@ class AsyncEngine:
     def abort(self, request_id: str) -> None:
         """End a request now; its blocks are free at the next step boundary."""
         self._deliver(self._scheduler.abort(request_id, self._clock()))
+
+    def hold(self, holder: object) -> None:
+        """Begin no further step until every holder has called `release`: the results are not taken as fast as made.
+
+        Whoever holds must bound the time.
+        """
+        self._holders.add(holder)
+        self._may_step.clear()
+
+    def release(self, holder: object) -> None:
+        """Take a `hold` back, if there is one."""
+        self._holders.discard(holder)
+        if not self._holders:
+            self._may_step.set()
+
+    @property
+    def is_held(self) -> bool:
+        """Somebody holds it."""
+        return bool(self._holders)
 
     def stats(self) -> EngineStats:
         return snapshot(self._scheduler, is_alive=self._death is None, is_draining=self._is_draining)
@@ -141,6 +163,7 @@ class AsyncEngine:
             self._idle.set()
             self._wake.clear()
             await self._wake.wait()
+        await self._may_step.wait()
         self._deliver(scheduler.expire(self._clock()))
         plan = scheduler.schedule(self._clock())
         if plan is None:  # everything expired just now

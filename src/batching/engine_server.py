@@ -37,8 +37,13 @@ _POLL_S = 0.05
 """How often the numbers are looked at; soon after the engine has come to rest, workers know."""
 FLUSH_S = 1.0
 """How long `stop` waits for workers to read what is left."""
+HOLD_ABOVE_BYTES, GO_ON_BELOW_BYTES = 512 * 1024, 128 * 1024
+"""Unsent to one worker, between which the engine begins no step: a worker with a core to itself takes megabytes a
+second, and what waits here is latency."""
+STALL_S = 1.0
+"""A worker that takes nothing for so long while the engine waits for it is hung: it is cut off."""
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
-"""A worker that leaves so much unread is hung: at 60 bytes a token, minutes of the fastest batch."""
+"""A worker that asks for answers and leaves so much of them unread is cut off at once."""
 
 log = structlog.get_logger("quire.engine")
 
@@ -93,6 +98,8 @@ class EngineServer:
                 frame = encode_frame(Beat(stats))
                 for worker in list(self._workers):
                     worker.write(frame)
+            for worker in list(self._workers):
+                worker.check_progress(loop.time())
             await asyncio.sleep(_POLL_S)
 
 
@@ -145,16 +152,21 @@ class _Worker(asyncio.Protocol):
         self._request_ids: set[str] = set()
         self._outbox: list[GenerationDelta] = []
         self._transport: asyncio.Transport | None = None
+        self._held_bytes: int | None = None
+        """Unsent while the engine waits for this worker, when it last took something; None: the engine goes on."""
+        self._progress_s = 0.0
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the connection is."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(HOLD_ABOVE_BYTES, GO_ON_BELOW_BYTES)
         self._workers.add(self)
         self.send(Hello(self._engine.info, self._engine.stats()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._workers.discard(self)
+        self.resume_writing()
         self._transport = None
         self.lost.set_result(None)
         request_ids, self._request_ids = self._request_ids, set()
@@ -162,6 +174,25 @@ class _Worker(asyncio.Protocol):
             log.info("worker_left", num_requests=len(request_ids))
         for request_id in request_ids:
             self._engine.abort(request_id)
+
+    def pause_writing(self) -> None:
+        """Too much is unsent: no more is made until the worker has caught up, or is cut off."""
+        self._held_bytes = self._num_unsent_bytes
+        self._progress_s = asyncio.get_running_loop().time()
+        self._engine.hold(self)
+
+    def resume_writing(self) -> None:
+        self._held_bytes = None
+        self._engine.release(self)
+
+    def check_progress(self, now_s: float) -> None:
+        """Cut off a worker that has taken nothing for STALL_S while the engine waits for it."""
+        if self._held_bytes is None:
+            return
+        if (num_bytes := self._num_unsent_bytes) < self._held_bytes:
+            self._held_bytes, self._progress_s = num_bytes, now_s
+        elif now_s - self._progress_s > STALL_S:
+            self._cut_off_for_not_reading()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -212,9 +243,16 @@ class _Worker(asyncio.Protocol):
         if self._transport is None:
             return
         self._transport.write(frame)
-        if self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            log.warning("worker_does_not_read", unsent_bytes=self._transport.get_write_buffer_size())
-            self.cut_off()
+        if self._num_unsent_bytes > MAX_UNSENT_BYTES:
+            self._cut_off_for_not_reading()
+
+    @property
+    def _num_unsent_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def _cut_off_for_not_reading(self) -> None:
+        log.warning("worker_does_not_read", unsent_bytes=self._num_unsent_bytes)
+        self.cut_off()
 
     def cut_off(self) -> None:
         """Close without sending anything more; the loss of the connection then aborts what is left."""

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from contracts import engine as engine_contract
-from contracts.errors import ContextLengthExceeded, EngineDead, InvalidValue, QueueFull, QuireError, ShuttingDown
+from contracts.errors import (
+    ContextLengthExceeded,
+    EngineDead,
+    InvalidValue,
+    NoRoom,
+    QueueFull,
+    QuireError,
+    ShuttingDown,
+)
 from contracts.frames import ErrorReport
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from tests.batching.engine_rig import (
@@ -147,7 +155,7 @@ async def test_full_queue_refuses_and_recovers(rig: Rig) -> None:
 async def test_limit_is_exact_for_requests_that_come_at_once(rig: Rig) -> None:
     first = await rig.submit_and_hold("first", max_tokens=1)
     outcomes = await asyncio.gather(*(rig.submit(str(index)) for index in range(40)), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == [QueueFull] * 20
+    assert [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == [NoRoom] * 20
     rig.runner.gate.set()
     admitted = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
     results = await asyncio.gather(*(read(stream) for stream in [first, *admitted]))

@@ -274,6 +274,46 @@ async def test_worker_that_does_not_read_is_cut_off(
         pass
 
 
+@pytest.fixture
+def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine waits for a worker after a few frames that the kernel does not take."""
+    monkeypatch.setattr(engine_server, "HOLD_ABOVE_BYTES", 2000)
+    monkeypatch.setattr(engine_server, "GO_ON_BELOW_BYTES", 500)
+
+
+async def test_engine_waits_for_a_worker_that_is_slow(
+    low_limits: None, monkeypatch: pytest.MonkeyPatch, rig: Rig, peer: Peer
+) -> None:
+    monkeypatch.setattr(engine_server, "STALL_S", 3600.0)
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for index in range(8):
+        peer.submit(f"slow {index}", max_tokens=110)
+    await until(lambda: rig.engine.is_held)
+    num_steps = rig.runner.num_steps
+    await asyncio.sleep(0.2)
+    assert rig.runner.num_steps == num_steps
+    assert rig.engine.stats().num_finished < 8
+    peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    deltas = await peer.deltas(8)
+    for index in range(8):
+        assert tokens_of([d for d in deltas if d.request_id == f"slow {index}"]) == list(range(3, 113))
+    await rig.until_nothing_is_left()
+
+
+async def test_worker_for_which_the_engine_waits_in_vain_is_cut_off(
+    low_limits: None, monkeypatch: pytest.MonkeyPatch, rig: Rig, peer: Peer, other: Peer
+) -> None:
+    monkeypatch.setattr(engine_server, "STALL_S", 0.2)
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for index in range(8):
+        peer.submit(f"unread {index}", max_tokens=110)
+    await until(lambda: rig.engine.is_held)
+    other.submit("good", max_tokens=50)
+    assert tokens_of(await other.deltas(1)) == list(range(3, 53))
+    assert rig.engine.stats().num_aborted > 0
+    await rig.until_nothing_is_left()
+
+
 async def test_trouble_in_an_admission_costs_that_request_alone(
     rig: Rig, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

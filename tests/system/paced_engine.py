@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 from batching import async_engine
 from batching.engine import EngineCore, scheduler_config
 from batching.model_loader import ProgressCallback
@@ -58,7 +60,9 @@ class PacedRunner:
 def build(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore:
     """Stands in for batching.engine.build_engine."""
     on_progress("pretending to load", None)
-    info = fake_engine_info(Path(settings.model), max_model_len=MAX_MODEL_LEN)
+    info = msgspec.structs.replace(
+        fake_engine_info(Path(settings.model), max_model_len=MAX_MODEL_LEN), max_num_seqs=settings.max_num_seqs
+    )
     return EngineCore(
         info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=PacedRunner(), warm_up_step_s=STEP_S
     )

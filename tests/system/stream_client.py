@@ -108,9 +108,11 @@ async def stats_of(address: str) -> dict[str, Any]:
         return stats
 
 
-async def until_stats(address: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+async def until_stats(
+    address: str, condition: Callable[[dict[str, Any]], bool], within_s: float = 60.0
+) -> dict[str, Any]:
     """The first counters that satisfy the condition."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(within_s):
         while not condition(stats := await stats_of(address)):
             await asyncio.sleep(0.05)
     return stats
