@@ -167,7 +167,7 @@ def measure_overload(
     )
     loader.run(target, spec, Level(num_clients=NUM_UNLOADED, num_requests=NUM_UNLOADED), "warm-up")
     unloaded = loader.run(target, spec, Level(num_requests=NUM_UNLOADED), "unloaded").records
-    capacity_per_s = find_capacity(overload, loader, target, spec, console)
+    capacity_per_s = find_capacity(overload, loader, target, server_pid, spec, console)
     rate_per_s = overload.factor * capacity_per_s
     duration_s = 60 * overload.minutes
     console.print(f"overload: {rate_per_s:,.1f} requests/s for {duration_s:.0f} s", style="dim")
@@ -192,7 +192,12 @@ def measure_overload(
 
 
 def find_capacity(
-    overload: OverloadOptions, loader: Loader, target: Target, spec: WorkloadSpec, console: Console
+    overload: OverloadOptions,
+    loader: Loader,
+    target: Target,
+    server_pid: int | None,
+    spec: WorkloadSpec,
+    console: Console,
 ) -> float:
     """Requests a second of the best closed loop. Raises ServerFailed when none succeeds."""
     best_per_s = 0.0
@@ -200,10 +205,12 @@ def find_capacity(
         warm_up = Level(num_clients=num_clients, num_requests=num_clients)
         loader.run(target, spec, warm_up, f"warm-up/{num_clients}")
         start_s = time.monotonic() + START_LEAD_S
+        cpu = CpuShares(server_pid)
         level = Level(num_clients=num_clients, duration_s=overload.capacity_s)
         records = loader.run(target, spec, level, f"capacity/{num_clients}").records
         rate_per_s = count_from(start_s, overload.capacity_s).count_rate(records)
         console.print(f"capacity: {rate_per_s:,.1f} requests/s with {num_clients} clients", style="dim")
+        console.print(format_cpu_shares(cpu.read(), overload.capacity_s), style="dim")
         best_per_s = max(best_per_s, rate_per_s)
     if best_per_s == 0.0:
         raise ServerFailed(f"{target.base_url} finished no request in {overload.capacity_s:g} s; give --capacity-s")
