@@ -71,7 +71,8 @@ class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     priority_ageing_s: Annotated[PositiveSeconds, _help("Seconds of waiting worth one level of priority.")] = 10.0
     num_threads: Annotated[
-        NonNegative, _help("CPU threads of the model; 0 takes the cores that the process may use.")
+        NonNegative,
+        _help("CPU threads of the model; 0 takes the cores that it may use, one less for a tiny model."),
     ] = 0
     step_timeout_s: Annotated[
         PositiveSeconds,

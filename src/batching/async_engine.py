@@ -122,6 +122,13 @@ class AsyncEngine:
             self._may_step.set()
 
     @property
+    def rest(self) -> object:
+        """None while there is work; else something that differs from the last rest's if requests came between."""
+        if self._death is None and (self._scheduler.has_work or self._scheduler.is_step_in_flight):
+            return None
+        return self._scheduler.counters.num_requests, self._death
+
+    @property
     def is_held(self) -> bool:
         """Somebody holds it."""
         return bool(self._holders)

@@ -19,6 +19,7 @@ from batching.sampler import Sampler
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.step import SampledToken, SchedulerOutput, StepOutput, halved_chunk, halved_rows
+from batching.threads import default_num_threads, use_threads
 from batching.warm_up import warm_up
 from contracts.engine import EngineInfo, EngineStats
 from contracts.settings import EngineSettings
@@ -46,8 +47,9 @@ class EngineCore(msgspec.Struct, kw_only=True):
 
 def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore:
     """Load the model, size the KV cache, warm up. Blocks for seconds; raises StartupError with the reason."""
-    torch.set_num_threads(settings.num_threads or num_cores())
+    use_threads(settings.num_threads or num_cores())
     loaded = load_model(settings, on_progress)
+    use_threads(settings.num_threads or default_num_threads(loaded.weight_bytes))
     on_progress("allocating the KV cache", None)
     pool = allocate_cache(settings, loaded)
     info = describe(settings, loaded, pool)

@@ -88,14 +88,13 @@ class EngineServer:
         """Say that the loop turns, with the latest numbers; at once when the last request has ended, well or not."""
         loop = asyncio.get_running_loop()
         due_s = 0.0
-        said = None
+        said: object = None
         while True:
-            stats = self._engine.stats()
-            is_at_rest = stats.num_running + stats.num_waiting == 0 or not stats.is_alive
-            if loop.time() >= due_s or (is_at_rest and stats != said):
+            rest = self._engine.rest
+            if loop.time() >= due_s or rest not in (None, said):
                 due_s = loop.time() + BEAT_S
-                said = stats
-                frame = encode_frame(Beat(stats))
+                said = rest
+                frame = encode_frame(Beat(self._engine.stats()))
                 for worker in list(self._workers):
                     worker.write(frame)
             for worker in list(self._workers):
