@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
-
 import msgspec
 
+from contracts.finish_reason import FinishReason as FinishReason
+from contracts.records import SampleRecord
 from contracts.sampling import SamplingParams
 
 
@@ -39,23 +39,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     cache_salt: str = ""
     """Requests share prefix blocks only under the same salt."""
     tenant: Tenant = Tenant()
-
-
-class FinishReason(enum.Enum):
-    """Why a sample ended; every sample ends exactly once with one of these."""
-
-    STOP = "stop"
-    """An end-of-sequence or stop token was sampled."""
-    LENGTH = "length"
-    """max_tokens or the model's window was reached."""
-    ABORT = "abort"
-    """The client went away or cancelled."""
-    DEADLINE = "deadline"
-    """timeout_s passed."""
-    LOST = "lost"
-    """The engine stopped under the request; it can be sent again."""
-    ERROR = "error"
-    """The engine failed on this request; `GenerationDelta.error` says how."""
+    client_request_id: str = ""
+    """The x-request-id of the HTTP request that it came with."""
+    traceparent: str = ""
+    """W3C trace context of the span under which it runs."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -92,3 +79,5 @@ class GenerationDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True
     error: str | None = None
     times: PhaseTimes | None = None
     """Set together with finish_reason."""
+    record: SampleRecord | None = None
+    """Likewise."""

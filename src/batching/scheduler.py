@@ -12,6 +12,7 @@ import math
 from batching.admission import Admission
 from batching.block_pool import BlockPool, BlockPoolCorrupt
 from batching.fair_share import FairShare
+from batching.journal import Journal
 from batching.placement import num_blocks_kept_free, place
 from batching.scheduler_config import Counters, SchedulerConfig
 from batching.sequence import Sequence, SequenceStatus, sequence_of
@@ -20,6 +21,7 @@ from batching.tenant_limits import TenantLimits
 from batching.token_budget import TokenBudget
 from batching.waiting_queue import WaitingQueue
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, TokenLogprob
+from contracts.records import SampleRecord, WaitCause
 
 
 class Scheduler:
@@ -36,6 +38,7 @@ class Scheduler:
         self.shares = FairShare()
         self.limits = TenantLimits()
         self.token_budget = TokenBudget()
+        self.journal = Journal()
         self.waiting = WaitingQueue(self.shares)
         self.admission = Admission(config, self.waiting)
         self._running: list[Sequence] = []
@@ -74,6 +77,7 @@ class Scheduler:
 
         Raises ContextLengthExceeded, InvalidValue, QueueFull or RateLimited.
         """
+        self.journal.now_s = now_s
         self.admission.check(request, self.num_waiting, is_known=request.request_id in self._requests)
         self.limits.admit(request, now_s)
         order = now_s + request.priority * self.config.priority_ageing_s
@@ -84,9 +88,13 @@ class Scheduler:
         self.counters.num_requests += 1
         self.counters.num_prompt_tokens += len(request.prompt_token_ids)
         self.shares.open(request.tenant.name)
-        self.waiting.push(samples[0])
+        self._queue(samples[0])
         if len(samples) > 1:
             self._parked[request.request_id] = samples[1:]
+
+    def _queue(self, sequence: Sequence) -> None:
+        self.journal.queued(sequence, len(self.waiting))
+        self.waiting.push(sequence)
 
     def _new_sequence(self, request: GenerationRequest, index: int, now_s: float, order: float) -> Sequence:
         self._next_seq_id += 1
@@ -115,6 +123,7 @@ class Scheduler:
         """Plan the next step: decodes, then running prefills, then admissions. None when nothing can run."""
         if self._in_flight is not None:
             raise RuntimeError("schedule was called before the step in flight was committed")
+        self.journal.begin_step(now_s)
         rows = self._schedule_decodes()
         num_decodes = len(rows)
         budget = self.token_budget.num_tokens(self.config) - num_decodes
@@ -149,7 +158,9 @@ class Scheduler:
         missing = sequence.block_table.num_missing_blocks(sequence.num_tokens)
         while missing > self.pool.num_free_blocks:
             youngest = self._running[-1]
+            num_computed = youngest.num_computed_tokens
             self._preempt(youngest)
+            self.journal.preempted(youngest, sequence, num_computed)
             if youngest is sequence:
                 return False
         sequence.block_table.block_ids += self.pool.allocate(missing)
@@ -161,7 +172,7 @@ class Scheduler:
         sequence.num_computed_tokens = 0
         sequence.num_preemptions += 1
         self.counters.num_preemptions += 1
-        self.waiting.push(sequence)
+        self._queue(sequence)
 
     def _schedule_prefills(self, rows: list[ScheduledSequence], budget: int) -> int:
         for sequence in self._running:
@@ -173,11 +184,14 @@ class Scheduler:
 
     def _admit(self, rows: list[ScheduledSequence], budget: int, now_s: float) -> None:
         """Move waiting sequences into the batch, strictly in turn: who does not fit holds back those behind."""
-        while budget > 0 and len(self._running) < self.config.max_num_seqs:
-            sequence = self.waiting.peek()
-            if sequence is None or not self._place(sequence):
-                return
+        while (sequence := self.waiting.peek()) is not None:
+            if budget <= 0 or len(self._running) >= self.config.max_num_seqs:
+                cause = WaitCause.BUDGET if budget <= 0 else WaitCause.BATCH
+                return self.journal.stop_admission(cause, self._running)
+            if not self._place(sequence):
+                return self.journal.stop_admission(WaitCause.BLOCKS, self._running)
             self.waiting.remove(sequence)
+            self.journal.admitted(sequence)
             sequence.status = SequenceStatus.RUNNING
             if sequence.scheduled_s is None:
                 sequence.scheduled_s = now_s
@@ -189,6 +203,7 @@ class Scheduler:
             num_tokens = min(sequence.num_remaining_tokens, budget)
             rows.append(self._row(sequence, num_tokens))
             budget -= num_tokens
+        return self.journal.stop_admission(WaitCause.STEP, self._running)
 
     def _place(self, sequence: Sequence) -> bool:
         return place(sequence, self.pool, self._num_blocks_kept_free(sequence))
@@ -204,13 +219,14 @@ class Scheduler:
     def commit(self, output: StepOutput, now_s: float) -> list[GenerationDelta]:
         """Take the results of the step in flight: append tokens, register full blocks, end what is done."""
         plan = self._take_in_flight()
+        self.journal.end_step(plan, output.duration_s, now_s)
         self.counters.step_time_s += output.duration_s
         self.counters.num_out_of_memory += output.was_out_of_memory
         self.token_budget.observe(plan.num_tokens, self.config, was_out_of_memory=output.was_out_of_memory)
         self.admission.observe(plan.num_tokens, output.duration_s)
         deltas = []
         by_id = {sequence.seq_id: sequence for sequence in self._running}
-        for row, sampled in zip(plan.sequences, output.sampled, strict=True):
+        for index, (row, sampled) in enumerate(zip(plan.sequences, output.sampled, strict=True)):
             sequence = by_id.get(row.seq_id)
             if sequence is None:  # aborted or expired while the step ran
                 self._discard(row, sampled)
@@ -219,6 +235,8 @@ class Scheduler:
                 deltas.append(self._fail(sequence, sampled.error, now_s))
                 continue
             sequence.num_computed_tokens += len(row.token_ids)
+            if index >= plan.num_decodes:
+                self.journal.computed(sequence, row, plan)
             self._register_blocks(sequence)
             self._unpark(sequence)
             if sampled is not None:
@@ -276,7 +294,7 @@ class Scheduler:
         is_ready = sequence.num_computed_tokens >= sequence.num_prompt_tokens
         if request_id in self._parked and (is_ready or sequence.status is SequenceStatus.FINISHED):
             for sibling in self._parked.pop(request_id):
-                self.waiting.push(sibling)
+                self._queue(sibling)
 
     def _append(self, sequence: Sequence, token_id: int, logprob: TokenLogprob | None, now_s: float) -> GenerationDelta:
         sequence.token_ids.append(token_id)
@@ -284,13 +302,14 @@ class Scheduler:
         self.shares.charge(sequence.request.tenant, 1)
         if sequence.first_token_s is None:
             sequence.first_token_s = now_s
+        self.journal.decodes(sequence)
         reason = FinishReason.STOP if token_id in sequence.stop_ids else None
         is_full = sequence.num_tokens >= min(sequence.max_len, self.config.max_model_len)
         if reason is None and is_full:
             reason = FinishReason.LENGTH
-        if reason is not None:
-            self._end(sequence, reason)
-        return sequence.delta(reason, now_s, token_ids=[token_id], logprobs=None if logprob is None else [logprob])
+        record = None if reason is None else self._end(sequence, reason)
+        logprobs = None if logprob is None else [logprob]
+        return sequence.delta(reason, now_s, token_ids=[token_id], logprobs=logprobs, record=record)
 
     def _fail(self, sequence: Sequence, error: str, now_s: float) -> GenerationDelta:
         """End one sequence whose numbers are broken; nothing it wrote is ever matched or read again."""
@@ -300,10 +319,11 @@ class Scheduler:
     def _finish(
         self, sequence: Sequence, reason: FinishReason, now_s: float, error: str | None = None
     ) -> GenerationDelta:
-        self._end(sequence, reason)
-        return sequence.delta(reason, now_s, token_ids=[], error=error)
+        self.journal.now_s = now_s
+        record = self._end(sequence, reason, error)
+        return sequence.delta(reason, now_s, token_ids=[], error=error, record=record)
 
-    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+    def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> SampleRecord:
         """Take a sequence out of every table and free its blocks (after the step, if one is computing them)."""
         was_running = sequence.status is SequenceStatus.RUNNING
         if was_running:
@@ -328,6 +348,7 @@ class Scheduler:
         else:
             self._release(block_ids)
         self.counters.count_end(reason)
+        return self.journal.ended(sequence, reason, error)
 
     # ---- integrity
 
@@ -346,6 +367,7 @@ class Scheduler:
             self.shares.clear()
             self.waiting.clear()
             self.limits.close_all()
+            self.journal.forget_all()
             self._running, self._parked, self._release_after_step = [], {}, []
             self._blocks_to_clear = sorted(self._suspect_blocks.union(self._blocks_to_clear))
             self._suspect_blocks = set()

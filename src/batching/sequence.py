@@ -12,6 +12,7 @@ from batching.block_table import BlockTable
 from batching.scheduler_config import SchedulerConfig
 from batching.step import ScheduledSequence
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
+from contracts.records import SampleRecord
 
 _SEED_MASK = 2**64 - 1
 _SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of SplitMix64 (Steele et al. 2014)
@@ -144,6 +145,7 @@ class Sequence:
         token_ids: list[int],
         logprobs: list[TokenLogprob] | None = None,
         error: str | None = None,
+        record: SampleRecord | None = None,
     ) -> GenerationDelta:
         """What the caller hears of one step or of the end; STOP is an end by the last of `token_ids`."""
         return GenerationDelta(
@@ -156,6 +158,7 @@ class Sequence:
             ended_by_token=finish_reason is FinishReason.STOP,
             error=error,
             times=None if finish_reason is None else self.times(now_s),
+            record=record,
         )
 
 

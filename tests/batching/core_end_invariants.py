@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from batching.sequence import SequenceStatus
-from contracts.errors import ContextLengthExceeded, InvalidValue, QueueFull, QuireError
+from contracts.errors import ContextLengthExceeded, InvalidValue, NoRoom, QueueFull, QuireError
 from contracts.generation import FinishReason, GenerationRequest
 from tests.batching.budget_oracle import num_consecutive_oom
 
@@ -36,10 +36,10 @@ def expected_refusal(world: World, request: GenerationRequest) -> type[QuireErro
         return InvalidValue
     if num_wanted > min(config.max_model_len, config.num_blocks * config.block_size):
         return ContextLengthExceeded
-    if len(queued) + request.num_samples > config.max_queued_requests:
-        return QueueFull
-    if num_queued_tokens and num_tokens > config.max_queued_tokens:
-        return QueueFull
+    is_over_requests = len(queued) + request.num_samples > config.max_queued_requests
+    if is_over_requests or (num_queued_tokens and num_tokens > config.max_queued_tokens):
+        no_room = len(queued) >= config.max_queued_requests or num_queued_tokens >= config.max_queued_tokens
+        return NoRoom if no_room else QueueFull
     return world.rates.expected_refusal(request, world.now_s)
 
 

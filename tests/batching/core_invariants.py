@@ -232,6 +232,7 @@ def i15_wait_and_preemptions_are_bounded(world: World) -> None:
     live = world.live
     running = [log for log in live if log.status is SequenceStatus.RUNNING]
     for log in live:
+        assert log.sequence.order == log.order, "the order of a sequence is constant for life"
         log.num_steps_waited += 0 if log.token_ids else 1
         assert log.num_steps_waited <= log.max_steps_waited, f"sample {log.sequence.seq_id} starves"
         if log.sequence.num_preemptions > log.num_preemptions:

@@ -76,6 +76,7 @@ class SampleLog:
     root: int
     solo: tuple[list[int], FinishReason]
     submitted_s: float
+    order: tuple[float, int]
     token_ids: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     num_cached_tokens: int | None = None
@@ -173,7 +174,7 @@ class World:
         config, root = self.config, self.root(request)
         for index, sequence in enumerate(self.scheduler._requests[request.request_id]):
             solo = solo_output(request, index, root, vocab_size=config.vocab_size, eos_token_ids=config.eos_token_ids)
-            self.logs[sequence.seq_id] = SampleLog(request, index, sequence, root, solo, self.now_s)
+            self.logs[sequence.seq_id] = SampleLog(request, index, sequence, root, solo, self.now_s, sequence.order)
         invariants.grant_waiting_steps(self, request)
 
     def abort(self, request_id: str) -> None:

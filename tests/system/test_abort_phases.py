@@ -22,6 +22,7 @@ from tests.system.quire_process import READY, QuireProcess, running_quire, write
 from tests.system.stream_client import StreamClient, is_idle, until_begun, until_stats
 
 MAX_NUM_SEQS = 8
+SETTLED_S = 0.3
 FREED_WITHIN_S = 10.0
 NUM_EACH = 12
 """Clients of each form in each phase; times 6 phases times 3 forms."""
@@ -51,13 +52,21 @@ def quire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuireProcess]:
         yield quire
 
 
+async def settled_files(quire: QuireProcess) -> dict[int, list[str]]:
+    """What each process has open once the last connection of whoever asked before is closed on both sides."""
+    files: dict[int, list[str]] = {}
+    while files != (files := {pid: open_files(pid) for pid in quire.pids()}):
+        await asyncio.sleep(SETTLED_S)
+    return files
+
+
 @pytest.fixture
 async def nothing_is_left(quire: QuireProcess) -> AsyncIterator[None]:
     """Compares before and after the test: processes, their open files, blocks, running and waiting requests."""
     for form in FORMS * 4:  # whatever a worker opens with its first request is open before
         await StreamClient(quire.address, **form, max_tokens=2).run()
     await until_stats(quire.address, is_idle)
-    before = {pid: open_files(pid) for pid in quire.pids()}
+    before = await settled_files(quire)
     yield
     stats = await until_stats(quire.address, is_idle)
     assert stats["num_failed"] == 0
