@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.records import RecordQuery, RequestRecord
 from contracts.sampling import SamplingDefaults
 
 MAX_UNREAD_DELTAS = 256
@@ -180,6 +181,10 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """A snapshot; never waits for the step in flight."""
+        ...
+
+    async def records(self, query: RecordQuery) -> list[RequestRecord]:
+        """What the engine remembers of its requests; raises EngineDead."""
         ...
 
     async def drain(self, timeout_s: float) -> None:

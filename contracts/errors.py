@@ -186,6 +186,12 @@ class SettingsError(StartupError):
     exit_code = 2
 
 
+class ServerUnreachable(StartupError):
+    """A command that asks a running server got no usable answer."""
+
+    exit_code = 6
+
+
 class ModelNotUsable(StartupError):
     """The model is missing, unreadable, or of a family that would be served wrongly."""
 

@@ -12,6 +12,7 @@ from contracts import errors
 from contracts.engine import EngineInfo, EngineStats
 from contracts.errors import QuireError
 from contracts.generation import GenerationDelta, GenerationRequest
+from contracts.records import RecordQuery, RequestRecord
 from contracts.settings import Settings
 
 MAX_FRAME_BYTES = 32 * 1024 * 1024
@@ -53,6 +54,20 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
     """Worker to engine: end a request; what is unknown or ended is ignored."""
 
     request_id: str
+
+
+class AskRecords(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: answer with Records of the same number."""
+
+    number: int
+    query: RecordQuery
+
+
+class Records(msgspec.Struct, frozen=True, tag=True):
+    """Engine to worker."""
+
+    number: int
+    records: list[RequestRecord]
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -138,8 +153,8 @@ class Alive(msgspec.Struct, frozen=True, tag=True):
 
 BEAT_S = 0.5
 
-EngineBound = Submit | Abort
-WorkerBound = Hello | Admitted | Refused | Deltas | Beat
+EngineBound = Submit | Abort | AskRecords
+WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records
 ChildBound = LaunchEngine | LaunchWorker | Drain
 SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive
 Message = EngineBound | WorkerBound | ChildBound | SupervisorBound

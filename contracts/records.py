@@ -96,8 +96,14 @@ class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_preemptions: int
     first_token_s: float | None = None
     finished_s: float | None = None
+    observed_s: float
+    """When the record was made."""
     finish_reason: FinishReason | None = None
     error: str | None = None
+
+    @property
+    def latest_s(self) -> float:
+        return self.observed_s if self.finished_s is None else self.finished_s
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,13 +115,17 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str
     tenant: str
     num_samples: int
-    unix_offset_s: float
-    """Added to a time of the record, it gives Unix time."""
     samples: list[SampleRecord]
 
     @property
     def is_finished(self) -> bool:
         return len(self.samples) == self.num_samples and all(s.finish_reason is not None for s in self.samples)
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits; empty where there is no trace."""
+        parts = self.traceparent.split("-")
+        return parts[1] if len(parts) == 4 else ""
 
     @property
     def submitted_s(self) -> float:

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import QuireError
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
+from contracts.records import RecordQuery, RequestRecord
 
 EOS = 257
 VOCAB_SIZE = 272
@@ -99,6 +100,8 @@ class FakeEngine:
         self.requests: list[GenerationRequest] = []
         self.aborted: list[str] = []
         self.drains: list[float] = []
+        self.queries: list[RecordQuery] = []
+        self.remembered: list[RequestRecord] = []
         self.has_aborted = asyncio.Event()
         self.has_started = asyncio.Event()
         self.num_generated_tokens = 0
@@ -152,6 +155,10 @@ class FakeEngine:
             is_alive=self.is_alive,
             is_draining=bool(self.drains),
         )
+
+    async def records(self, query: RecordQuery) -> list[RequestRecord]:
+        self.queries.append(query)
+        return self.remembered[: query.limit]
 
     async def drain(self, timeout_s: float) -> None:
         self.drains.append(timeout_s)

@@ -52,6 +52,7 @@ DATES = frozenset(
         ("src/service/chat_template.py", "_strftime_now"),
         ("src/service/engine_provider.py", "_load"),
         ("src/service/routes/generation.py", "new_head"),
+        ("src/service/routes/requests.py", "unix_offset_s"),
     }
 )
 """(file, function) that tell people the time: `created`, the date in a prompt, the date of a report."""

@@ -16,10 +16,12 @@ import structlog
 
 from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
 from batching.model_loader import ProgressCallback, no_progress
+from batching.record_ring import RecordRing
 from batching.step_timer import StepTimer
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import EngineDead, ShuttingDown
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.records import RecordQuery, RequestRecord
 from contracts.settings import EngineSettings
 
 log = structlog.get_logger("quire.engine")
@@ -62,6 +64,7 @@ class AsyncEngine:
         self._executor = executor
         self._clock = clock
         self._sinks: dict[str, DeltaSink] = {}
+        self._records = RecordRing()
         self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s)
         """Says how long the step in flight has run; a watchdog in another thread may read it."""
         self._wake = asyncio.Event()
@@ -100,6 +103,7 @@ class AsyncEngine:
             raise ShuttingDown("the server is shutting down and takes no new requests", retry_after_s=5.0)
         self._scheduler.submit(request, self._clock())
         self._sinks[request.request_id] = sink
+        self._records.begin(request)
         self._idle.clear()
         self._wake.set()
 
@@ -135,6 +139,14 @@ class AsyncEngine:
 
     def stats(self) -> EngineStats:
         return snapshot(self._scheduler, is_alive=self._death is None, is_draining=self._is_draining)
+
+    async def records(self, query: RecordQuery) -> list[RequestRecord]:
+        """What is remembered of the requests that live and of the last ones that ended."""
+        return self.find_records(query)
+
+    def find_records(self, query: RecordQuery) -> list[RequestRecord]:
+        """`records`, for callers that cannot wait."""
+        return self._records.find(query, self._scheduler.journal.so_far(self._clock()))
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, let the running ones end within the time, abort the rest, and stop."""
@@ -184,6 +196,8 @@ class AsyncEngine:
     def _deliver(self, deltas: list[GenerationDelta]) -> None:
         sinks = self._sinks
         for delta in deltas:
+            if delta.record is not None:
+                self._records.end(delta.request_id, delta.record)
             sink = sinks.get(delta.request_id)
             if sink is None:
                 continue
@@ -198,7 +212,9 @@ class AsyncEngine:
         log.warning("slow_reader_dropped", request_id=sink.request_id)
         del self._sinks[sink.request_id]
         sink.end(FinishReason.ERROR, "the reader fell too far behind")
-        self._scheduler.abort(sink.request_id, self._clock())
+        for delta in self._scheduler.abort(sink.request_id, self._clock()):
+            if delta.record is not None:
+                self._records.end(delta.request_id, delta.record)
 
     def _die(self, reason: str) -> None:
         """End every open request with an error: nobody is left waiting."""

@@ -19,6 +19,7 @@ from contracts.frames import (
     BEAT_S,
     Abort,
     Admitted,
+    AskRecords,
     Beat,
     BrokenFrame,
     Deltas,
@@ -26,6 +27,7 @@ from contracts.frames import (
     ErrorReport,
     FrameReader,
     Hello,
+    Records,
     Refused,
     Submit,
     WorkerBound,
@@ -206,6 +208,8 @@ class _Worker(asyncio.Protocol):
             self._submit(message)
         elif isinstance(message, Abort) and message.request_id in self._request_ids:
             self._engine.abort(message.request_id)
+        elif isinstance(message, AskRecords):
+            self.send(Records(message.number, self._engine.find_records(message.query)))
 
     def _submit(self, message: Submit) -> None:
         request = message.request

@@ -221,6 +221,7 @@ class Journal:
             num_output_tokens=sequence.num_output_tokens,
             num_preemptions=sequence.num_preemptions,
             first_token_s=sequence.first_token_s,
+            observed_s=self.now_s,
             finished_s=None if reason is None else self.now_s,
             finish_reason=reason,
             error=error,

@@ -18,7 +18,7 @@ from service.http_errors import ClientGone
 from service.key_store import KeyStore
 from service.middleware import RequestContext
 from service.openapi import render_openapi
-from service.routes import chat, completions, health, models, pages
+from service.routes import chat, completions, health, models, pages, requests
 from service.routes.pages import load_pages
 
 
@@ -54,7 +54,14 @@ def build_app(settings: Settings, provider: EngineProvider, *, is_loaded_first: 
             yield
 
     app = Litestar(
-        route_handlers=[*chat.HANDLERS, *completions.HANDLERS, *models.HANDLERS, *health.HANDLERS, *pages.HANDLERS],
+        route_handlers=[
+            *chat.HANDLERS,
+            *completions.HANDLERS,
+            *models.HANDLERS,
+            *requests.HANDLERS,
+            *health.HANDLERS,
+            *pages.HANDLERS,
+        ],
         lifespan=[lifespan],
         state=State({"provider": provider, "pages": load_pages(render_openapi())}),
         exception_handlers={

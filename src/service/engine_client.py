@@ -20,18 +20,21 @@ from contracts.frames import (
     BEAT_S,
     Abort,
     Admitted,
+    AskRecords,
     Beat,
     BrokenFrame,
     Deltas,
     EngineBound,
     FrameReader,
     Hello,
+    Records,
     Refused,
     Submit,
     WorkerBound,
     encode_frame,
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.records import RecordQuery, RequestRecord
 
 RECONNECT_S = 0.05
 REPLAY_WAIT_S = 4.0
@@ -78,6 +81,8 @@ class EngineClient:
         self._path = path
         self._timeout_s = timeout_s
         self._open: dict[str, _Open] = {}
+        self._answers: dict[int, asyncio.Future[list[RequestRecord]]] = {}
+        self._num_asked = 0
         self._info: EngineInfo | None = None
         self._stats: EngineStats | None = None
         self._transport: asyncio.Transport | None = None
@@ -149,6 +154,21 @@ class EngineClient:
             is_draining=self._stats.is_draining or self._is_draining,
         )
 
+    async def records(self, query: RecordQuery) -> list[RequestRecord]:
+        """What the engine remembers of its requests; raises EngineDead where it does not answer in time."""
+        if self._transport is None:
+            raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S)
+        self._num_asked += 1
+        number = self._num_asked
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self._send(AskRecords(number, query))
+        try:
+            return await asyncio.wait_for(answer, self._timeout_s)
+        except TimeoutError:
+            raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S) from None
+        finally:
+            self._answers.pop(number, None)
+
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, let the running ones end within the time, abort the rest, and disconnect."""
         self._is_draining = True
@@ -212,6 +232,10 @@ class EngineClient:
                 self._settle(message.request_id, None)
             elif isinstance(message, Refused):
                 self._settle(message.request_id, message.error.to_error())
+            elif isinstance(message, Records):
+                answer = self._answers.get(message.number)
+                if answer is not None and not answer.done():
+                    answer.set_result(message.records)
             elif isinstance(message, Hello):
                 self._greet(message)
 
@@ -223,6 +247,9 @@ class EngineClient:
         was_greeted = self._transport is not None
         self._transport = self._candidate = None
         self._lost.set()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S))
         if not was_greeted:
             return
         self._lost_s = self._last_heard_s

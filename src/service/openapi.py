@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from contracts.explanation import Explanation, ExplanationList
 from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from contracts.openai.common import ErrorBody
 from contracts.openai.completions import Completion, CompletionRequest
@@ -19,6 +20,7 @@ from service.authorization import is_public
 from service.routes.health import Health, Probe, Stats
 from service.routes.pages import Welcome
 from service.routes.request_limits import MAX_TIMEOUT_S, TIMEOUT_HEADER
+from service.routes.requests import DEFAULT_LIMIT, MAX_LIMIT, ORDERS
 
 API_VERSION = "1"
 _STREAM_NOTE = "Events of the form `data: <JSON>` and at last `data: [DONE]`; an error ends the stream."
@@ -39,6 +41,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     example: dict[str, Any] | None = None
     errors: dict[int, str] = {}
     parameter: str | None = None
+    query: dict[str, dict[str, Any]] = {}
+    """Name of a parameter in the query, to its schema."""
     media_type: str = "application/json"
 
 
@@ -69,7 +73,7 @@ _TIMEOUT = {
 
 def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
-    return [*_api_operations(), *_health_operations(), *_page_operations()]
+    return [*_api_operations(), *_why_operations(), *_health_operations(), *_page_operations()]
 
 
 def _api_operations() -> list[Operation]:
@@ -112,6 +116,43 @@ def _api_operations() -> list[Operation]:
             reply=ModelCard,
             errors={404: "No such model.", 503: "The model is still being loaded."},
             parameter="model_id",
+        ),
+    ]
+
+
+def _why_operations() -> list[Operation]:
+    errors = {404: "No such request is remembered.", 503: "The engine does not answer."}
+    return [
+        Operation(
+            method="get",
+            path="/v1/requests",
+            operation_id="listRequests",
+            summary="Say of the requests that live, and of the last that ended, where their time went.",
+            reply=ExplanationList,
+            errors={400: "A parameter is refused.", 503: errors[503]},
+            query={
+                "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+                "order": {"type": "string", "enum": list(ORDERS), "default": ORDERS[0]},
+            },
+        ),
+        Operation(
+            method="get",
+            path="/v1/requests/{any_id}",
+            operation_id="retrieveRequest",
+            summary="Say where the time of one request went; by reply id, x-request-id or trace id.",
+            reply=Explanation,
+            errors=errors,
+            parameter="any_id",
+        ),
+        Operation(
+            method="get",
+            path="/v1/requests/{any_id}/timeline",
+            operation_id="drawRequest",
+            summary="The same as text.",
+            reply=None,
+            errors=errors,
+            parameter="any_id",
+            media_type="text/plain",
         ),
     ]
 
@@ -227,6 +268,11 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
     if operation.parameter is not None:
         schema = {"type": "string"}
         described["parameters"] = [{"name": operation.parameter, "in": "path", "required": True, "schema": schema}]
+    if operation.query:
+        described["parameters"] = [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in operation.query.items()
+        ]
     if operation.request is not None:
         described["parameters"] = [_TIMEOUT]
         body = {"schema": schema_of[operation.request], "example": operation.example}

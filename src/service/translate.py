@@ -48,6 +48,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     tenant: Tenant = Tenant()
     cache_salt: str = ""
     """Prefix blocks are shared under equal salts only; never from the caller."""
+    client_request_id: str = ""
+    """x-request-id of the HTTP request."""
+    traceparent: str = ""
+    """W3C trace context of its span."""
     default_seed: int | None = None
     """Seed of requests that give none; None draws one for each."""
 
@@ -204,4 +208,6 @@ def generation_request(
         timeout_s=limits.request_timeout_s,
         cache_salt=limits.cache_salt,
         tenant=limits.tenant,
+        client_request_id=limits.client_request_id,
+        traceparent=limits.traceparent,
     )

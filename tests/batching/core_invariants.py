@@ -33,6 +33,7 @@ from batching.block_table import num_blocks_for
 from batching.sequence import Sequence, SequenceStatus
 from batching.step import ScheduledSequence, SchedulerOutput
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from tests.batching import core_journal_invariants as journal
 from tests.batching.budget_oracle import token_budget
 from tests.batching.content_oracle import NAN, POISON, ZERO, sample_seed
 
@@ -316,6 +317,9 @@ def i11_stream_is_whole(world: World, logs: list[SampleLog], delta: GenerationDe
         assert (times.submitted_s, times.finished_s) == (log.submitted_s, world.now_s)
         assert (times.first_token_s is None) == (not log.token_ids and not delta.token_ids)
         assert times.num_preemptions == log.sequence.num_preemptions
+    assert (delta.record is not None) == (delta.finish_reason is not None)
+    if delta.record is not None:
+        journal.i21_record_adds_up(world, log, delta.record)
 
 
 def i17_only_broken_rows_fail(delta: GenerationDelta, *, is_broken: bool, error: str) -> None:

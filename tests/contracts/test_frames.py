@@ -19,6 +19,7 @@ from contracts.frames import (
     Abort,
     Admitted,
     Alive,
+    AskRecords,
     Beat,
     BrokenFrame,
     ChildBound,
@@ -34,6 +35,7 @@ from contracts.frames import (
     LaunchWorker,
     Message,
     Progress,
+    Records,
     Refused,
     Submit,
     SupervisorBound,
@@ -42,6 +44,16 @@ from contracts.frames import (
     encode_frame,
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, Tenant, TokenLogprob
+from contracts.records import (
+    BlockHolder,
+    Chunk,
+    RecordQuery,
+    RequestRecord,
+    SampleRecord,
+    StepShare,
+    Wait,
+    WaitCause,
+)
 from contracts.sampling import SamplingDefaults, SamplingParams
 from contracts.settings import EngineSettings, ServerSettings, Settings
 
@@ -100,9 +112,41 @@ settings = st.builds(
     server=st.builds(ServerSettings, host=texts, api_keys=st.none() | texts),
 )
 
+queries = st.builds(RecordQuery, any_id=st.none() | texts, tenant=st.none() | texts, limit=st.integers(0, 100))
+counts = st.integers(0, 2**31)
+waits = st.builds(
+    Wait,
+    seconds,
+    st.none() | seconds,
+    st.dictionaries(st.sampled_from(WaitCause), seconds),
+    counts,
+    counts,
+    st.lists(st.builds(BlockHolder, texts, counts), max_size=2),
+    st.none() | texts,
+    counts,
+)
+samples = st.builds(
+    SampleRecord,
+    submitted_s=seconds,
+    observed_s=seconds,
+    waits=st.lists(waits, max_size=2),
+    chunks=st.lists(st.builds(Chunk, seconds, seconds, counts, counts, counts), max_size=2),
+    decode=st.builds(StepShare, counts, counts, counts, seconds),
+    sample_index=counts,
+    num_waits=counts,
+    num_chunks=counts,
+    num_prompt_tokens=counts,
+    num_cached_tokens=counts,
+    num_output_tokens=counts,
+    num_preemptions=counts,
+    error=st.none() | texts,
+)
+records = st.builds(RequestRecord, num_samples=counts, samples=st.lists(samples, max_size=2))
 STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Submit: st.builds(Submit, requests),
     Abort: st.builds(Abort, texts),
+    AskRecords: st.builds(AskRecords, st.integers(0, 2**31), queries),
+    Records: st.builds(Records, st.integers(0, 2**31), st.lists(records, max_size=3)),
     Hello: st.builds(Hello, infos, stats),
     Admitted: st.builds(Admitted, texts),
     Refused: st.builds(Refused, texts, reports),
@@ -238,7 +282,7 @@ def test_startup_error_keeps_its_exit_code() -> None:
     codes = {kind: kind.exit_code for kind in OURS if issubclass(kind, StartupError)}
     arrived = [ErrorReport.of(kind("why")).to_error() for kind in codes]
     assert [getattr(error, "exit_code", None) for error in arrived] == list(codes.values())
-    assert len(codes) == 5
+    assert len(codes) == 6
 
 
 def test_error_of_a_class_from_elsewhere_arrives_as_its_nearest_relative() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Request
+from opentelemetry import trace
 
 from contracts.errors import InvalidValue, clip
 from service.api_keys import ApiKey
@@ -27,7 +28,17 @@ def limits_of(request: Request[Any, Any, Any], limits: Limits) -> Limits:
         request_timeout_s=min(bounds_s, default=None),
         tenant=api_key.tenant,
         cache_salt=api_key.cache_salt,
+        client_request_id=request.scope["state"]["request_id"],
+        traceparent=current_traceparent(),
     )
+
+
+def current_traceparent() -> str:
+    """W3C trace context of the span that runs now; empty where there is none."""
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def read_timeout(values: list[str]) -> float | None:

@@ -1,0 +1,77 @@
+"""The last requests of an engine and what is known of them, for whoever asks why one was slow. Knows no scheduler."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import msgspec
+
+from contracts.generation import GenerationRequest
+from contracts.records import RecordQuery, RequestRecord, SampleRecord
+
+MAX_RECORDS = 1024
+"""Of ended requests; the oldest goes first. A record has a few hundred bytes, some kilobytes after many chunks."""
+MAX_ANSWERED = 100
+"""Records in one answer."""
+
+
+class RecordRing:
+    """Owner: the AsyncEngine. Life cycle of an entry: begin -> end once per sample -> forgotten in its turn."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, RequestRecord] = {}
+        self._ended: OrderedDict[str, RequestRecord] = OrderedDict()
+
+    def begin(self, request: GenerationRequest) -> None:
+        """A request was admitted to the queue."""
+        self._live[request.request_id] = RequestRecord(
+            request_id=request.request_id,
+            client_request_id=request.client_request_id,
+            traceparent=request.traceparent,
+            tenant=request.tenant.name,
+            num_samples=request.num_samples,
+            samples=[],
+        )
+
+    def end(self, request_id: str, sample: SampleRecord) -> None:
+        """One of its samples has ended."""
+        record = self._live.get(request_id)
+        if record is None:
+            return
+        record.samples.append(sample)
+        if record.is_finished:
+            del self._live[request_id]
+            self._ended[request_id] = record
+            self._ended.move_to_end(request_id)
+            while len(self._ended) > MAX_RECORDS:
+                self._ended.popitem(last=False)
+
+    def find(self, query: RecordQuery, live: Iterable[tuple[GenerationRequest, SampleRecord]]) -> list[RequestRecord]:
+        """What is asked for; `live` has the samples that run or wait, as they are now."""
+        open_samples: dict[str, list[SampleRecord]] = {}
+        for request, sample in live:
+            open_samples.setdefault(request.request_id, []).append(sample)
+        records = [*reversed(self._ended.values())]
+        for record in self._live.values():
+            samples = [*record.samples, *open_samples.get(record.request_id, [])]
+            if samples:
+                records.append(msgspec.structs.replace(record, samples=samples))
+        found = [record for record in records if _is_meant(record, query)]
+        found.sort(key=_total_s if query.is_slowest_first else _submitted_s, reverse=True)
+        return found[: max(0, min(query.limit, MAX_ANSWERED))]
+
+
+def _is_meant(record: RequestRecord, query: RecordQuery) -> bool:
+    if query.tenant is not None and record.tenant != query.tenant:
+        return False
+    return query.any_id is None or query.any_id in (record.request_id, record.client_request_id, record.trace_id)
+
+
+def _submitted_s(record: RequestRecord) -> float:
+    return record.submitted_s
+
+
+def _total_s(record: RequestRecord) -> float:
+    """Until the last thing that is known of it."""
+    return max(sample.latest_s for sample in record.samples) - record.submitted_s

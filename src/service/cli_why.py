@@ -1,0 +1,56 @@
+"""`quire why`: asks a running server why a request took as long as it did."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import quote
+
+import click
+import msgspec
+
+from contracts.errors import ServerUnreachable, SettingsError
+from contracts.explanation import Explanation, ExplanationList
+from service.bench.client import fetch_json
+from service.bench.connection import ExchangeFailed
+from service.timeline import draw_timeline
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@click.command("why")
+@click.argument("request_id", required=False)
+@click.option("--slowest", type=click.IntRange(1, 100), metavar="N", help="The N slowest that are remembered.")
+@click.option("--newest", type=click.IntRange(1, 100), metavar="N", help="The N newest.")
+@click.option("--base-url", default=DEFAULT_URL, show_default=True, help="Address of the server.")
+@click.option("--api-key", envvar="OPENAI_API_KEY", help="Bearer key; also read from OPENAI_API_KEY.")
+@click.option("--json", "is_json", is_flag=True, help="Print what the server answers.")
+def why_command(
+    request_id: str | None, slowest: int | None, newest: int | None, base_url: str, api_key: str | None, is_json: bool
+) -> None:
+    """Say where the time of a request went, and why.
+
+    REQUEST_ID is the id of the reply (chatcmpl-..., cmpl-...), its x-request-id, or its trace id.
+    """
+    path = choose_path(request_id, slowest, newest)
+    root_url = base_url.rstrip("/").removesuffix("/v1")
+    try:
+        reply = asyncio.run(fetch_json(root_url, path, api_key))
+    except (ExchangeFailed, OSError) as error:
+        raise ServerUnreachable(f"{root_url} did not say why: {error}") from None
+    if is_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode())
+        return
+    explanations = [msgspec.convert(reply, Explanation)] if request_id else msgspec.convert(reply, ExplanationList).data
+    if not explanations:
+        click.echo("The server remembers no request.")
+    click.echo("\n".join(draw_timeline(explanation) for explanation in explanations), nl=False)
+
+
+def choose_path(request_id: str | None, slowest: int | None, newest: int | None) -> str:
+    """What to GET; raises SettingsError unless exactly one thing is asked for."""
+    if sum(wanted is not None for wanted in (request_id, slowest, newest)) != 1:
+        raise SettingsError("Give a REQUEST_ID, --slowest N or --newest N.")
+    if request_id is not None:
+        return f"/v1/requests/{quote(request_id, safe='')}"
+    order = "slowest" if slowest is not None else "newest"
+    return f"/v1/requests?limit={slowest or newest}&order={order}"

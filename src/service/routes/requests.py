@@ -1,0 +1,92 @@
+"""GET /v1/requests, /v1/requests/{id} and /v1/requests/{id}/timeline: why requests took as long as they did.
+
+A key sees its own requests; one with the scope 'admin' sees all.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from litestar import MediaType, Request, Response, get
+from litestar.params import FromPath
+
+from contracts.errors import InvalidValue, clip
+from contracts.explanation import Explanation, ExplanationList
+from contracts.records import RecordQuery
+from service.api_keys import ApiKey
+from service.engine_provider import EngineProvider
+from service.http_errors import NotFound
+from service.timeline import draw_timeline
+from service.why import explain
+
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 20
+ORDERS = ("newest", "slowest")
+_HEADERS = {"cache-control": "no-store"}
+
+
+@get("/v1/requests")
+async def list_requests(request: Request[Any, Any, Any]) -> Response[ExplanationList]:
+    """The requests that live, and the last ones that ended."""
+    found = await _find(request, read_query(list(request.query_params.multi_items())))
+    return Response(ExplanationList(data=found), headers=_HEADERS)
+
+
+@get("/v1/requests/{any_id:str}")
+async def retrieve_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[Explanation]:
+    """One, by the id of its reply, its x-request-id or its trace id."""
+    return Response(await _find_one(request, any_id), headers=_HEADERS)
+
+
+@get("/v1/requests/{any_id:str}/timeline", media_type=MediaType.TEXT)
+async def draw_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[str]:
+    """The same as text."""
+    text = draw_timeline(await _find_one(request, any_id))
+    return Response(text, media_type=MediaType.TEXT, headers=_HEADERS)
+
+
+def read_query(parameters: list[tuple[str, str]]) -> RecordQuery:
+    """What `?limit=5&order=slowest` asks for; raises InvalidValue that names the parameter."""
+    limit, order = str(DEFAULT_LIMIT), "newest"
+    for name, value in parameters:
+        if name == "limit":
+            limit = value
+        elif name == "order":
+            order = value
+        else:
+            raise InvalidValue(
+                f"The parameter '{clip(name)}' is not known here; there are limit and order.", param=name
+            )
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 3 and 1 <= int(limit) <= MAX_LIMIT):
+        raise InvalidValue(f"The limit is '{clip(limit)}', but needs a number from 1 to {MAX_LIMIT}.", param="limit")
+    if order not in ORDERS:
+        raise InvalidValue(f"The order is '{clip(order)}'; there are {' and '.join(ORDERS)}.", param="order")
+    return RecordQuery(limit=int(limit), is_slowest_first=order == "slowest")
+
+
+async def _find_one(request: Request[Any, Any, Any], any_id: str) -> Explanation:
+    found = await _find(request, RecordQuery(any_id=any_id, limit=1))
+    if not found:
+        raise NotFound(
+            f"No request '{clip(any_id)}' is remembered: it is none of yours, it never reached the engine, or it is "
+            "older than the last thousand."
+        )
+    return found[0]
+
+
+async def _find(request: Request[Any, Any, Any], query: RecordQuery) -> list[Explanation]:
+    provider: EngineProvider = request.app.state["provider"]
+    api_key: ApiKey = request.scope["state"]["api_key"]
+    tenant = None if "admin" in api_key.scopes else api_key.tenant.name
+    wanted = RecordQuery(any_id=query.any_id, tenant=tenant, is_slowest_first=query.is_slowest_first, limit=query.limit)
+    offset_s = unix_offset_s()
+    return [explain(record, offset_s) for record in await provider.serving.engine.records(wanted)]
+
+
+def unix_offset_s() -> float:
+    """From the machine's monotonic clock, which engine and worker share, to Unix time."""
+    return time.time() - time.monotonic()
+
+
+HANDLERS = (list_requests, retrieve_request, draw_request)

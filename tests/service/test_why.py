@@ -1,0 +1,234 @@
+"""A record becomes true sentences: each cause is named with its numbers, and the largest part is the cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from contracts.explanation import Explanation, ExplanationList
+from contracts.finish_reason import FinishReason
+from contracts.records import BlockHolder, Chunk, RequestRecord, SampleRecord, StepShare, Wait, WaitCause
+from contracts.settings import ServerSettings, Settings
+from service import cli_why
+from service.cli import main
+from service.timeline import draw_timeline
+from service.why import explain
+from tests.fakes import FakeEngine
+
+OFFSET_S = 1000.0
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def sample(**changes: Any) -> SampleRecord:
+    """Waited 2 s, prefilled in two steps, decoded 10 tokens in 1 s."""
+    plain = SampleRecord(
+        sample_index=0,
+        submitted_s=50.0,
+        waits=[Wait(50.0, 52.0, {WaitCause.BLOCKS: 1.9, WaitCause.STEP: 0.1}, 3, 1, [BlockHolder("cmpl-big", 120)])],
+        chunks=[Chunk(52.0, 52.2, 512, 4, 100), Chunk(52.2, 52.3, 88, 4, 0)],
+        num_waits=1,
+        num_chunks=2,
+        decode=StepShare(10, 40, 700, 0.8),
+        num_prompt_tokens=856,
+        num_cached_tokens=256,
+        num_output_tokens=11,
+        num_preemptions=0,
+        first_token_s=52.3,
+        observed_s=53.3,
+        finished_s=53.3,
+        finish_reason=FinishReason.LENGTH,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def record(*samples: SampleRecord, **changes: Any) -> RequestRecord:
+    plain = RequestRecord(
+        request_id="cmpl-1",
+        client_request_id="req_1",
+        traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
+        tenant="alice",
+        num_samples=len(samples) or 1,
+        samples=list(samples) or [sample()],
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def test_numbers_are_of_the_whole_request() -> None:
+    told = explain(record(), OFFSET_S)
+    assert (told.id, told.request_id, told.trace_id, told.key) == ("cmpl-1", "req_1", TRACE, "alice")
+    assert (told.submitted, told.status) == (1050.0, "length")
+    assert (told.total_ms, told.queue_ms, told.ttft_ms, told.decode_ms) == (3300.0, 2000.0, 2300.0, 1000.0)
+    assert (told.prompt_tokens, told.cached_tokens, told.completion_tokens) == (856, 256, 11)
+
+
+def test_sentences_name_every_cause_with_its_numbers() -> None:
+    assert explain(record(), OFFSET_S).sentences == [
+        "Ended (length) after 3,300 ms: 856 prompt tokens, 256 of them from the prefix cache, 11 generated. "
+        "Most of the time: waiting: KV blocks exhausted.",
+        "Waited 1,900 ms because the KV blocks were exhausted, 100 ms while the step that was running when it came "
+        "ended.",
+        "Most blocks were held by cmpl-big (120).",
+        "3 sequences were ahead of it in the queue.",
+        "1 that came later were let in first: of higher priority, or of a key that had had less than its share.",
+        "Prefill took 300 ms for 600 tokens in 2 chunks, beside up to 3 other sequences and 100 prefill tokens of "
+        "theirs.",
+        "Decoding took 1,000 ms: 10 steps of 100 ms (80 ms of it in the model), shared by 4.0 sequences on average; "
+        "700 prefill tokens of other requests ran in these steps.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, "waiting: KV blocks exhausted"),
+        ({"waits": [Wait(50.0, 52.0, {WaitCause.BATCH: 2.0}, 0)]}, "waiting: the batch was full"),
+        ({"waits": [Wait(50.0, 52.0, {WaitCause.BUDGET: 2.0}, 0)]}, "waiting: the token budget"),
+        ({"waits": [], "chunks": [Chunk(50.0, 52.3, 856, 1, 0)]}, "prefill"),
+        ({"waits": [], "chunks": [], "first_token_s": 50.1}, "decode"),
+    ],
+)
+def test_largest_part_is_the_main_cause(changes: dict[str, Any], cause: str) -> None:
+    assert explain(record(sample(**changes)), OFFSET_S).main_cause == cause
+
+
+def test_preemption_is_told_and_its_wait_is_no_decoding() -> None:
+    again = Wait(52.5, 53.1, {WaitCause.BLOCKS: 0.6}, 0, preempted_by="cmpl-old", num_lost_tokens=858)
+    told = explain(record(sample(waits=[Wait(50.0, 50.0, {}, 0), again], num_waits=2, num_preemptions=1)), OFFSET_S)
+    assert told.sentences[1] == (
+        "Preempted by cmpl-old, which needed its blocks: 858 computed tokens were lost, and it waited 600 ms for its "
+        "place."
+    )
+    assert told.preemptions == 1
+    assert [phase.name for phase in told.phases] == ["queue", "prefill", "prefill", "decode", "preempted"]
+    assert told.sentences[-1].startswith("Decoding took 400 ms: 10 steps of 40 ms")
+
+
+def test_one_that_waits_is_told_as_waiting() -> None:
+    waiting = sample(
+        waits=[Wait(50.0, None, {WaitCause.BATCH: 1.5}, 7)],
+        chunks=[],
+        num_chunks=0,
+        decode=StepShare(),
+        num_output_tokens=0,
+        first_token_s=None,
+        finished_s=None,
+        finish_reason=None,
+        observed_s=51.5,
+    )
+    told = explain(record(waiting), OFFSET_S)
+    assert (told.status, told.total_ms, told.queue_ms, told.ttft_ms) == ("waiting", 1500.0, 1500.0, None)
+    assert told.sentences[0].startswith("Still waiting after 1,500 ms")
+    assert [(phase.name, phase.end_ms) for phase in told.phases] == [("queue", None)]
+
+
+def test_samples_are_told_together() -> None:
+    told = explain(record(sample(), sample(sample_index=1, finished_s=54.0, observed_s=54.0)), OFFSET_S)
+    assert (told.total_ms, told.completion_tokens) == (4000.0, 22)
+    assert {phase.sample for phase in told.phases} == {0, 1}
+
+
+def test_timeline_is_text_with_a_bar_for_each_phase() -> None:
+    lines = draw_timeline(explain(record(), OFFSET_S)).splitlines()
+    assert lines[:2] == ["cmpl-1  (req_1)", f"trace {TRACE}"]
+    assert [line.split()[-1 - 2 * 0] for line in lines if "█" in line]
+    assert sum("█" in line for line in lines) == 4
+
+
+class TestRoutes:
+    async def test_requests_are_listed_and_found(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
+        engine.remembered = [record()]
+        listed = msgspec.json.decode(
+            (await client.get("/v1/requests?order=slowest&limit=5")).content, type=ExplanationList
+        )
+        one = msgspec.json.decode((await client.get("/v1/requests/req_1")).content, type=Explanation)
+        assert listed.data == [one] == [explain(record(), one.submitted - 50.0)]
+        assert [(query.is_slowest_first, query.limit, query.any_id) for query in engine.queries] == [
+            (True, 5, None),
+            (False, 1, "req_1"),
+        ]
+
+    async def test_timeline_is_plain_text(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
+        engine.remembered = [record()]
+        reply = await client.get("/v1/requests/cmpl-1/timeline")
+        assert reply.headers["content-type"].startswith("text/plain")
+        assert reply.text == draw_timeline(explain(record(), OFFSET_S))
+
+    async def test_what_is_not_remembered_is_a_404(self, client: httpx.AsyncClient) -> None:
+        for path in ("/v1/requests/none", "/v1/requests/none/timeline"):
+            reply = await client.get(path)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+
+    @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "limit=%C2%B2", "order=oldest", "sort=up"])
+    async def test_bad_parameter_is_refused_by_name(self, client: httpx.AsyncClient, query: str) -> None:
+        reply = await client.get(f"/v1/requests?{query}")
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == query.partition("=")[0]
+
+    async def test_engine_is_told_the_http_request(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
+        await client.post("/v1/completions", json={"prompt": ["a", "b"]}, headers={"x-request-id": "mine-1"})
+        assert [request.client_request_id for request in engine.requests] == ["mine-1"] * 2
+
+
+class TestOwners:
+    @pytest.fixture
+    def settings(self, tmp_path: Path) -> Settings:
+        path = tmp_path / "keys.toml"
+        scopes = {"alice": '["infer"]', "bob": '["infer", "admin"]'}
+        path.write_text(
+            "".join(f'[[keys]]\nlabel = "{n}"\nkey = "{n}-0123456789abcdef"\nscopes = {s}\n' for n, s in scopes.items())
+        )
+        path.chmod(0o600)
+        return Settings(server=ServerSettings(api_keys_file=str(path)))
+
+    @pytest.mark.parametrize(("name", "tenant"), [("alice", "alice"), ("bob", None)], ids=["infer", "admin"])
+    async def test_key_asks_for_its_own_requests_only(
+        self, client: httpx.AsyncClient, engine: FakeEngine, name: str, tenant: str | None
+    ) -> None:
+        headers = {"authorization": f"Bearer {name}-0123456789abcdef"}
+        assert (await client.get("/v1/requests", headers=headers)).status_code == 200
+        assert (await client.get("/v1/requests/req_1", headers=headers)).status_code == 404
+        assert [query.tenant for query in engine.queries] == [tenant] * 2
+
+    async def test_nobody_asks_without_a_key(self, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/v1/requests")).status_code == 401
+
+
+class TestCommand:
+    @pytest.mark.parametrize("arguments", [[], ["id", "--slowest", "1"], ["--slowest", "1", "--newest", "1"]])
+    def test_exactly_one_thing_is_asked_for(self, arguments: list[str]) -> None:
+        result = CliRunner().invoke(main, ["why", *arguments])
+        assert result.exit_code == 2
+        assert "REQUEST_ID, --slowest N or --newest N" in result.output
+
+    def test_server_that_does_not_answer_is_one_line(self) -> None:
+        result = CliRunner().invoke(main, ["why", "id", "--base-url", "http://127.0.0.1:9"])
+        assert result.exit_code == 6
+        assert result.output.startswith("Error: http://127.0.0.1:9 did not say why: ")
+        assert len(result.output.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "path"),
+        [
+            (["a/b"], "/v1/requests/a%2Fb"),
+            (["--slowest", "5"], "/v1/requests?limit=5&order=slowest"),
+            (["--newest", "2"], "/v1/requests?limit=2&order=newest"),
+        ],
+    )
+    def test_answer_is_drawn(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], path: str) -> None:
+        asked: list[tuple[object, ...]] = []
+        told = explain(record(), OFFSET_S)
+
+        async def fetch(*arguments: object) -> object:
+            asked.append(arguments)
+            reply = told if "?" not in path else ExplanationList(data=[told])
+            return msgspec.json.decode(msgspec.json.encode(reply))
+
+        monkeypatch.setattr(cli_why, "fetch_json", fetch)
+        result = CliRunner().invoke(main, ["why", *arguments, "--base-url", "http://h:1/v1", "--api-key", "k"])
+        assert result.output == draw_timeline(told)
+        assert asked == [("http://h:1", path, "k")]
