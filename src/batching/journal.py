@@ -95,10 +95,12 @@ class Journal:
 
     def admitted(self, sequence: Sequence) -> None:
         """It has a place in the batch."""
-        self._num_admitted += 1
         story = self._stories.get(sequence.seq_id)
-        if story is not None and story.open_wait is not None:
-            self._close_wait(story, self.now_s)
+        if story is None or story.open_wait is None:
+            return
+        is_new = story.open_wait.preempted_by is None  # one that returns to its old place overtakes nobody
+        self._close_wait(story, self.now_s)
+        self._num_admitted += is_new
 
     def computed(self, sequence: Sequence, row: ScheduledSequence, plan: SchedulerOutput) -> None:
         """A part of its prompt, or of what it lost, has been computed."""
@@ -181,7 +183,7 @@ class Journal:
             ended_s=ended_s,
             seconds=seconds,
             num_ahead=wait.num_ahead,
-            num_overtaken_by=max(0, self._num_admitted - wait.num_admitted - wait.num_ahead - (ended_s is not None)),
+            num_overtaken_by=max(0, self._num_admitted - wait.num_admitted - wait.num_ahead),
             holders=self._holders if WaitCause.BLOCKS in seconds else [],
             preempted_by=wait.preempted_by,
             num_lost_tokens=wait.num_lost_tokens,

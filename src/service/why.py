@@ -158,11 +158,11 @@ def _tell_wait(wait: Wait, sample: SampleRecord) -> Iterator[str]:
         told = ", ".join(f"{holder.request_id} ({holder.num_blocks})" for holder in wait.holders)
         yield f"Most blocks were held by {told}."
     if wait.num_ahead:
-        yield f"{wait.num_ahead} sequences were ahead of it in the queue."
+        yield f"Ahead of it in the queue: {wait.num_ahead}."
     if wait.num_overtaken_by:
         yield (
-            f"{wait.num_overtaken_by} that came later were let in first: of higher priority, or of a key that had had "
-            "less than its share."
+            f"Let in before it though they came later: {wait.num_overtaken_by}, of higher priority or of a key that had "
+            "had less than its share."
         )
 
 

@@ -174,6 +174,16 @@ def test_who_was_let_in_out_of_turn_is_counted() -> None:
     assert works.record("c").waits[0].num_overtaken_by == 0
 
 
+def test_one_that_returns_after_a_preemption_overtakes_nobody() -> None:
+    works = clockwork(num_blocks=6, max_num_seqs=2)
+    works.submit("a", 3, max_tokens=7)
+    works.submit("b", 3, max_tokens=5)
+    works.submit("c", 3, max_tokens=1)
+    works.run()
+    assert works.record("b").num_preemptions == 1
+    assert [wait.num_overtaken_by for wait in works.record("c").waits] == [0]
+
+
 def test_siblings_wait_for_the_prompt_of_the_first() -> None:
     works = clockwork()
     works.submit("a", 6, max_tokens=2, num_samples=3)

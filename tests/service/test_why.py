@@ -73,8 +73,8 @@ def test_sentences_name_every_cause_with_its_numbers() -> None:
         "Waited 1,900 ms because the KV blocks were exhausted, 100 ms while the step that was running when it came "
         "ended.",
         "Most blocks were held by cmpl-big (120).",
-        "3 sequences were ahead of it in the queue.",
-        "1 that came later were let in first: of higher priority, or of a key that had had less than its share.",
+        "Ahead of it in the queue: 3.",
+        "Let in before it though they came later: 1, of higher priority or of a key that had had less than its share.",
         "Prefill took 300 ms for 600 tokens in 2 chunks, beside up to 3 other sequences and 100 prefill tokens of "
         "theirs.",
         "Decoding took 1,000 ms: 10 steps of 100 ms (80 ms of it in the model), shared by 4.0 sequences on average; "
