@@ -161,8 +161,8 @@ def _tell_wait(wait: Wait, sample: SampleRecord) -> Iterator[str]:
         yield f"Ahead of it in the queue: {wait.num_ahead}."
     if wait.num_overtaken_by:
         yield (
-            f"Let in before it though they came later: {wait.num_overtaken_by}, of higher priority or of a key that had "
-            "had less than its share."
+            f"Let in before it though they came later: {wait.num_overtaken_by}, of higher priority or of a key that "
+            "had had less than its share."
         )
 
 
