@@ -126,6 +126,9 @@ class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cors_origins: Annotated[
         str, _help("Origins, with commas between them, whose pages may use the API; literal, such as https://a.org.")
     ] = ""
+    otlp_endpoint: Annotated[
+        str | None, _help("Base URL of an OTLP/HTTP collector for traces, such as http://127.0.0.1:4318.")
+    ] = None
     ssl_certfile: Annotated[str | None, _help("PEM certificate chain; serves HTTPS together with --ssl-keyfile.")] = (
         None
     )

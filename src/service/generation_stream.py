@@ -12,8 +12,9 @@ import structlog
 
 from contracts.engine import DeltaStream, Engine
 from contracts.errors import DeadlineExceeded, EngineDead, EngineError, QuireError, ShuttingDown
-from contracts.generation import FinishReason, GenerationDelta, PhaseTimes
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes
 from contracts.openai.common import PromptTokensDetails, Usage
+from contracts.records import RecordQuery, SampleRecord
 from service.detokenizer import SampleText, TextPiece, sample_texts
 from service.tokenizer import TextTokenizer
 from service.translate import TextRequest
@@ -42,6 +43,8 @@ class GenerationStream:
         self._streams: list[DeltaStream] = []
         self._merger: _Merger | None = None
         self._num_open = len(requests)
+        self.records: list[SampleRecord] = []
+        """Of the samples that have ended, as the engine tells it."""
 
     @classmethod
     async def submit(
@@ -62,6 +65,19 @@ class GenerationStream:
     @property
     def num_choices(self) -> int:
         return len(self._prompts) * self._choices_per_prompt
+
+    @property
+    def request(self) -> GenerationRequest:
+        """What the engine was asked for with the first prompt."""
+        return self._prompts[0].request.generation
+
+    async def all_records(self) -> list[SampleRecord]:
+        """`records`, asking the engine where it has ended samples of which nothing was heard."""
+        if len(self.records) == self.num_choices:
+            return self.records
+        ids = [prompt.request.generation.request_id for prompt in self._prompts]
+        found = [await self._engine.records(RecordQuery(any_id=request_id, limit=1)) for request_id in ids]
+        return [sample for answer in found for record in answer for sample in record.samples]
 
     @property
     def finish_reasons(self) -> list[str]:
@@ -115,6 +131,8 @@ class GenerationStream:
         index = self._prompt_of[delta.request_id]
         prompt = self._prompts[index]
         sample = prompt.samples[delta.sample_index]
+        if delta.record is not None:
+            self.records.append(delta.record)
         if delta.times is not None:
             prompt.times = delta.times
         if sample.finish_reason is not None:

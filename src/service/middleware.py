@@ -66,11 +66,11 @@ class RequestContext:
         method = str(scope["method"])
         if method == "HEAD":
             scope["method"] = "GET"
-        reply = _ReplyHeaders(send, request_id, is_head=method == "HEAD")
         with (
             self._tracer.start_as_current_span(method, _parent_of(headers), trace.SpanKind.SERVER) as span,
             structlog.contextvars.bound_contextvars(request_id=request_id),
         ):
+            reply = _ReplyHeaders(send, request_id, is_head=method == "HEAD")
             try:
                 await self._admit(scope, receive, reply)
             except QuireError as error:
@@ -177,7 +177,7 @@ async def _send_reply(send: Send, status: int, headers: HeaderList, body: bytes)
 class _ReplyHeaders:
     """Adds our headers to the head of a reply, remembers its status, and drops the body of a reply to HEAD."""
 
-    __slots__ = ("_is_head", "_request_id", "_send", "_started_s", "extra_headers", "status")
+    __slots__ = ("_is_head", "_request_id", "_send", "_started_s", "_trace_headers", "extra_headers", "status")
 
     def __init__(self, send: Send, request_id: str, *, is_head: bool) -> None:
         self._send = send
@@ -186,6 +186,10 @@ class _ReplyHeaders:
         self._started_s = time.perf_counter()
         self.status: int | None = None
         self.extra_headers: HeaderList = []
+        context = trace.get_current_span().get_span_context()
+        self._trace_headers: HeaderList = (
+            [(b"x-trace-id", f"{context.trace_id:032x}".encode())] if context.is_valid else []
+        )
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -195,6 +199,7 @@ class _ReplyHeaders:
                 *message["headers"],
                 *self.extra_headers,
                 (b"x-request-id", self._request_id.encode()),
+                *self._trace_headers,
                 (b"openai-processing-ms", str(elapsed_ms).encode()),
             ]
         elif self._is_head and message["type"] == "http.response.body":

@@ -102,17 +102,33 @@ def phases(sample: SampleRecord, origin_s: float) -> Iterator[Phase]:
             "prefill_tokens_of_others": chunk.num_other_prefill_tokens,
         }
         found.append(_phase("prefill", sample, chunk.began_s - origin_s, chunk.ended_s - origin_s, details))
-    if sample.first_token_s is not None and sample.num_output_tokens > 1:
-        share = sample.decode
-        details = {"steps": share.num_steps, "prefill_tokens_of_others": share.num_prefill_tokens}
-        if share.num_steps:
-            details |= {
-                "mean_batch_size": round(share.num_rows / share.num_steps, 1),
-                "step_ms": _ms(share.step_s / share.num_steps),
-            }
-        end = None if sample.finished_s is None else sample.finished_s - origin_s
-        found.append(_phase("decode", sample, sample.first_token_s - origin_s, end, details))
+    found += _decode_phases(sample, origin_s)
     yield from sorted(found, key=lambda phase: phase.start_ms)
+
+
+def _decode_phases(sample: SampleRecord, origin_s: float) -> Iterator[Phase]:
+    """From the first token to the end, cut where it was preempted and computed again; the first has the numbers."""
+    first_s = sample.first_token_s
+    if first_s is None or not sample.decode.num_steps:
+        return
+    share = sample.decode
+    details: dict[str, int | float | str] = {
+        "steps": share.num_steps,
+        "mean_batch_size": round(share.num_rows / share.num_steps, 1),
+        "step_ms": _ms(share.step_s / share.num_steps),
+        "prefill_tokens_of_others": share.num_prefill_tokens,
+    }
+    away = [(wait.began_s, _end_of(wait, sample)) for wait in sample.waits if wait.began_s >= first_s]
+    away += [(chunk.began_s, chunk.ended_s) for chunk in sample.chunks if chunk.began_s >= first_s]
+    begin_s: float | None = first_s
+    for away_s, back_s in sorted(away, key=lambda stay: stay[0]):
+        if begin_s is not None and away_s > begin_s:
+            yield _phase("decode", sample, begin_s - origin_s, away_s - origin_s, details)
+            details = {}
+        begin_s = back_s
+    end_s = sample.finished_s
+    if begin_s is not None and (end_s is None or end_s > begin_s):
+        yield _phase("decode", sample, begin_s - origin_s, None if end_s is None else end_s - origin_s, details)
 
 
 def sentences(record: RequestRecord, sample: SampleRecord) -> Iterator[str]:

@@ -19,6 +19,7 @@ from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
 from service.logs import configure_logging
 from service.private_directory import remove_private_directory
+from service.tracing import tracing
 
 
 def main(arguments: list[str]) -> None:
@@ -67,7 +68,8 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
             server.stop(message)
 
     channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(socket_path))
-    await server.run()
+    async with tracing(settings.server):
+        await server.run()
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def test_preemption_is_told_and_its_wait_is_no_decoding() -> None:
         "place."
     )
     assert told.preemptions == 1
-    assert [phase.name for phase in told.phases] == ["queue", "prefill", "prefill", "decode", "preempted"]
+    assert [phase.name for phase in told.phases] == ["queue", "prefill", "prefill", "decode", "preempted", "decode"]
     assert told.sentences[-1].startswith("Decoding took 400 ms: 10 steps of 40 ms")
 
 

@@ -25,12 +25,17 @@ from service.engine_provider import Serving
 from service.error_responses import INTERNAL_ERROR, encode_error
 from service.generation_stream import GenerationStream
 from service.http_errors import InternalError
+from service.request_spans import RequestSpan, SpanHead
 from service.sse import DONE, EventStreamReply, event, run_until_disconnect
 from service.translate import TextRequest
 
 MAX_INLINE_BODY_BYTES = 4 * 1024
 """Up to here templating and tokenising run on the event loop: about 0.25 us per byte, so that the loop stops for at
 most 1 ms; a thread costs 0.1 ms each time (one core of a shared 2-core x86 machine, November 2026)."""
+
+HTTP_OK, CLIENT_LEFT = 200, 499
+_OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
+"""Path, to what the GenAI conventions call it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -142,6 +147,7 @@ async def _events(generation: GenerationStream, form: ReplyForm, outcome: Outcom
             out: list[bytes] = []
             for choice, piece in pieces:
                 form.add_events(out, choice, piece)
+            outcome.begin_sending()
             yield b"".join(out)
     except QuireError as error:
         outcome.status = error.status
@@ -210,8 +216,16 @@ class Outcome:
         self._is_stream = is_stream
         self._started_s: float = request.scope["state"]["started_s"]
         self._is_closed = False
+        self._span = RequestSpan(_OPERATIONS.get(self._path, self._path))
+        self._first_text_s: float | None = None
         self.status: int | None = None
         """HTTP status, or the one that an error inside the stream stands for; None: the client left."""
+
+    def begin_sending(self) -> None:
+        """The first text is about to be sent."""
+        if self._first_text_s is None:
+            self._first_text_s = time.perf_counter() - self._started_s
+            self._span.begin_sending()
 
     def close(self) -> None:
         """Free the engine's side; may be called again."""
@@ -219,6 +233,17 @@ class Outcome:
             return
         self._is_closed = True
         self._generation.close()
+        status = self.status if self.status is not None else CLIENT_LEFT
+        self._span.end(
+            self._generation,
+            SpanHead(
+                response_id=self._head.id,
+                model=self._head.model,
+                is_stream=self._is_stream,
+                first_text_s=self._first_text_s,
+                error_type=None if status == HTTP_OK else str(status),
+            ),
+        )
         usage = self._generation.usage()
         times = self._generation.times
         _log.info(
@@ -227,7 +252,7 @@ class Outcome:
             response_id=self._head.id,
             model=self._head.model,
             stream=self._is_stream,
-            status=self.status if self.status is not None else 499,
+            status=status,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_tokens=usage.prompt_tokens_details.cached_tokens,
