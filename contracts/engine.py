@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.latencies import Latencies
 from contracts.records import RecordQuery, RequestRecord
 from contracts.sampling import SamplingDefaults
 
@@ -85,6 +86,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """How often the engine found its own books wrong while idle, and began new ones: a bug, to be reported."""
     is_alive: bool
     is_draining: bool
+    latencies: Latencies = Latencies()
 
 
 class DeltaStream:

@@ -70,6 +70,12 @@ class Records(msgspec.Struct, frozen=True, tag=True):
     records: list[RequestRecord]
 
 
+class Tally(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: what it has done without asking, since it last said so."""
+
+    num_refused_unread: int
+
+
 class Hello(msgspec.Struct, frozen=True, tag=True):
     """Engine to worker, first of all."""
 
@@ -153,7 +159,7 @@ class Alive(msgspec.Struct, frozen=True, tag=True):
 
 BEAT_S = 0.5
 
-EngineBound = Submit | Abort | AskRecords
+EngineBound = Submit | Abort | AskRecords | Tally
 WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records
 ChildBound = LaunchEngine | LaunchWorker | Drain
 SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive

@@ -126,6 +126,9 @@ class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cors_origins: Annotated[
         str, _help("Origins, with commas between them, whose pages may use the API; literal, such as https://a.org.")
     ] = ""
+    metrics_compat: Annotated[
+        Literal["none", "vllm"], _help("vllm: /metrics has vLLM's names as well, for existing dashboards and gateways.")
+    ] = "none"
     otlp_endpoint: Annotated[
         str | None, _help("Base URL of an OTLP/HTTP collector for traces, such as http://127.0.0.1:4318.")
     ] = None

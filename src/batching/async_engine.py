@@ -12,16 +12,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
+from batching.latencies import LatencyBook
 from batching.model_loader import ProgressCallback, no_progress
 from batching.record_ring import RecordRing
 from batching.step_timer import StepTimer
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import EngineDead, ShuttingDown
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
-from contracts.records import RecordQuery, RequestRecord
+from contracts.records import RecordQuery, RequestRecord, SampleRecord
 from contracts.settings import EngineSettings
 
 log = structlog.get_logger("quire.engine")
@@ -65,6 +67,8 @@ class AsyncEngine:
         self._clock = clock
         self._sinks: dict[str, DeltaSink] = {}
         self._records = RecordRing()
+        self._latencies = LatencyBook()
+        self._last_step_s = 0.0
         self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s)
         """Says how long the step in flight has run; a watchdog in another thread may read it."""
         self._wake = asyncio.Event()
@@ -138,7 +142,12 @@ class AsyncEngine:
         return bool(self._holders)
 
     def stats(self) -> EngineStats:
-        return snapshot(self._scheduler, is_alive=self._death is None, is_draining=self._is_draining)
+        stats = snapshot(self._scheduler, is_alive=self._death is None, is_draining=self._is_draining)
+        return msgspec.structs.replace(stats, latencies=self._latencies.snapshot())
+
+    def count_refused_unread(self, num_requests: int) -> None:
+        """A worker has refused so many requests because the queue was full, without asking."""
+        self._scheduler.admission.num_rejected += num_requests
 
     async def records(self, query: RecordQuery) -> list[RequestRecord]:
         """What is remembered of the requests that live and of the last ones that ended."""
@@ -191,13 +200,16 @@ class AsyncEngine:
         loop = asyncio.get_running_loop()
         with self.timer:
             output = await loop.run_in_executor(self._executor, execute_isolated, self._core.runner, plan, log.error)
-        self._deliver(scheduler.commit(output, self._clock()))
+        now_s = self._clock()
+        self._latencies.decode_step(now_s - self._last_step_s, plan.num_decodes)
+        self._last_step_s = now_s
+        self._deliver(scheduler.commit(output, now_s))
 
     def _deliver(self, deltas: list[GenerationDelta]) -> None:
         sinks = self._sinks
         for delta in deltas:
             if delta.record is not None:
-                self._records.end(delta.request_id, delta.record)
+                self._remember(delta.request_id, delta.record)
             sink = sinks.get(delta.request_id)
             if sink is None:
                 continue
@@ -207,6 +219,10 @@ class AsyncEngine:
             elif sink.is_stalled:
                 self._drop(sink)
 
+    def _remember(self, request_id: str, record: SampleRecord) -> None:
+        self._records.end(request_id, record)
+        self._latencies.end(record)
+
     def _drop(self, sink: DeltaSink) -> None:
         """End a request that nobody reads, so that neither its blocks nor its tokens pile up."""
         log.warning("slow_reader_dropped", request_id=sink.request_id)
@@ -214,7 +230,7 @@ class AsyncEngine:
         sink.end(FinishReason.ERROR, "the reader fell too far behind")
         for delta in self._scheduler.abort(sink.request_id, self._clock()):
             if delta.record is not None:
-                self._records.end(delta.request_id, delta.record)
+                self._remember(delta.request_id, delta.record)
 
     def _die(self, reason: str) -> None:
         """End every open request with an error: nobody is left waiting."""

@@ -30,6 +30,7 @@ from contracts.frames import (
     Records,
     Refused,
     Submit,
+    Tally,
     WorkerBound,
     encode_frame,
 )
@@ -208,6 +209,8 @@ class _Worker(asyncio.Protocol):
             self._submit(message)
         elif isinstance(message, Abort) and message.request_id in self._request_ids:
             self._engine.abort(message.request_id)
+        elif isinstance(message, Tally):
+            self._engine.count_refused_unread(message.num_refused_unread)
         elif isinstance(message, AskRecords):
             self.send(Records(message.number, self._engine.find_records(message.query)))
 

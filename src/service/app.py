@@ -18,7 +18,7 @@ from service.http_errors import ClientGone
 from service.key_store import KeyStore
 from service.middleware import RequestContext
 from service.openapi import render_openapi
-from service.routes import chat, completions, health, models, pages, requests
+from service.routes import chat, completions, health, metrics, models, pages, requests
 from service.routes.pages import load_pages
 
 
@@ -60,6 +60,7 @@ def build_app(settings: Settings, provider: EngineProvider, *, is_loaded_first: 
             *models.HANDLERS,
             *requests.HANDLERS,
             *health.HANDLERS,
+            *metrics.HANDLERS,
             *pages.HANDLERS,
         ],
         lifespan=[lifespan],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +31,7 @@ from contracts.frames import (
     Records,
     Refused,
     Submit,
+    Tally,
     WorkerBound,
     encode_frame,
 )
@@ -83,6 +85,8 @@ class EngineClient:
         self._open: dict[str, _Open] = {}
         self._answers: dict[int, asyncio.Future[list[RequestRecord]]] = {}
         self._num_asked = 0
+        self.take_num_refused: Callable[[], int] = lambda: 0
+        """Asked now and then for the requests that were refused without asking the engine, which counts them."""
         self._info: EngineInfo | None = None
         self._stats: EngineStats | None = None
         self._transport: asyncio.Transport | None = None
@@ -228,6 +232,8 @@ class EngineClient:
                     self._put(delta)
             elif isinstance(message, Beat):
                 self._stats = message.stats
+                if num_refused := self.take_num_refused():
+                    self._send(Tally(num_refused))
             elif isinstance(message, Admitted):
                 self._settle(message.request_id, None)
             elif isinstance(message, Refused):

@@ -100,6 +100,11 @@ class EngineProvider:
         """New requests will be served: nothing is amiss, and memory suffices."""
         return self.status == "ok" and self.serving.engine.stats().num_consecutive_oom < MAX_CONSECUTIVE_OOM
 
+    @property
+    def settings(self) -> ServerSettings:
+        """Of the HTTP side."""
+        return self._settings.server
+
     def begin_drain(self) -> None:
         """Say to whoever asks that no new requests should come; those that do are still taken."""
         self._is_draining = True

@@ -180,6 +180,14 @@ def _health_operations() -> list[Operation]:
             reply=Stats,
             errors={503: "The model is still being loaded."},
         ),
+        Operation(
+            method="get",
+            path="/metrics",
+            operation_id="readMetrics",
+            summary="The engine's numbers for Prometheus; quire_engine_up is 0 while nothing is served.",
+            reply=None,
+            media_type="text/plain",
+        ),
     ]
 
 

@@ -24,11 +24,18 @@ class OverloadGate:
         self._refusal: NoRoom | None = None
         self.num_refused = 0
         """Requests that never reached the engine."""
+        self._num_told = 0
 
     def shut(self, refusal: NoRoom) -> None:
         """The engine has just refused a request for which any other would have been refused as well."""
         self._open_from_s = self._clock() + HOLD_S
         self._refusal = refusal
+
+    def take_num_refused(self) -> int:
+        """How many were refused since this was last asked."""
+        num_new = self.num_refused - self._num_told
+        self._num_told = self.num_refused
+        return num_new
 
     def check(self) -> None:
         """Raise NoRoom while the gate is shut."""

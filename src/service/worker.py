@@ -47,7 +47,9 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
     socket_path = Path(launch.socket_path)
 
     async def connect(engine_settings: EngineSettings, on_progress: OnProgress) -> Engine:
-        return await EngineClient.connect(socket_path, settings.server.engine_timeout_s)
+        client = await EngineClient.connect(socket_path, settings.server.engine_timeout_s)
+        client.take_num_refused = provider.gate.take_num_refused
+        return client
 
     def announce(info: EngineInfo) -> None:
         channel.send(WorkerReady())

@@ -109,14 +109,19 @@ class TestSpan:
         self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient, is_stream: bool
     ) -> None:
         await traced.post(CHAT, json=BODY | {"stream": is_stream}, headers={"x-request-id": "r1"})
-        (span,) = exporter.get_finished_spans()
+        *children, span = exporter.get_finished_spans()
+        assert [child.name for child in children] == ["reply"] * is_stream
         assert span.name == "POST /v1/chat/completions"
-        assert dict(span.attributes or {}) == {
+        expected = {
             "http.request.method": "POST",
             "http.route": "/v1/chat/completions",
             "http.response.status_code": 200,
             "quire.request_id": "r1",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.stream": is_stream,
         }
+        attributes = dict(span.attributes or {})
+        assert {name: attributes.get(name) for name in expected} == expected
 
     async def test_traceparent_is_continued(self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient) -> None:
         await traced.get("/health", headers={"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"})

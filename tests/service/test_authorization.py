@@ -94,7 +94,7 @@ class TestInventory:
 
     @pytest.mark.parametrize("method", METHODS)
     @pytest.mark.parametrize(
-        "path", ["*", "", "/nope", "/v1/nope", "/docs/x", "/schema", "/metrics", "/admin", "/livez"]
+        "path", ["*", "", "/nope", "/v1/nope", "/docs/x", "/schema", "/metric", "/admin", "/livez"]
     )
     async def test_unknown_paths_are_refused_alike(self, app: Litestar, method: str, path: str) -> None:
         assert (await ask(app, path, method)).status == 401
