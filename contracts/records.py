@@ -35,6 +35,7 @@ class BlockHolder(msgspec.Struct, frozen=True, array_like=True):
 
     request_id: str
     num_blocks: int
+    tenant: str = ""
 
 
 class Wait(msgspec.Struct, frozen=True, array_like=True):
@@ -53,6 +54,7 @@ class Wait(msgspec.Struct, frozen=True, array_like=True):
     """The largest ones, when blocks were short last."""
     preempted_by: str | None = None
     """Request that took its place; None for the first wait."""
+    preempter_tenant: str = ""
     num_lost_tokens: int = 0
     """Computed before the preemption, to be computed again."""
 

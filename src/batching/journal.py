@@ -39,7 +39,7 @@ class _OpenWait:
         self.sums = sums
         self.num_ahead = num_ahead
         self.num_admitted = num_admitted
-        self.preempted_by: str | None = None
+        self.preempted_by: GenerationRequest | None = None
         self.num_lost_tokens = 0
 
 
@@ -89,7 +89,7 @@ class Journal:
         story = self._stories.get(sequence.seq_id)
         if story is None or story.open_wait is None:
             return
-        story.open_wait.preempted_by = by.request.request_id
+        story.open_wait.preempted_by = by.request
         story.open_wait.num_lost_tokens = num_lost_tokens
         self._pause(story)
 
@@ -151,7 +151,7 @@ class Journal:
             return
         if self._num_short_steps % HOLDERS_EVERY == 0:
             largest = sorted(running, key=lambda held: -len(held.block_table.block_ids))[:NUM_HOLDERS]
-            self._holders = [BlockHolder(held.request.request_id, len(held.block_table.block_ids)) for held in largest]
+            self._holders = [_holder(held) for held in largest]
         self._num_short_steps += 1
 
     def end_step(self, plan: SchedulerOutput, duration_s: float, now_s: float) -> None:
@@ -185,7 +185,8 @@ class Journal:
             num_ahead=wait.num_ahead,
             num_overtaken_by=max(0, self._num_admitted - wait.num_admitted - wait.num_ahead),
             holders=self._holders if WaitCause.BLOCKS in seconds else [],
-            preempted_by=wait.preempted_by,
+            preempted_by=None if wait.preempted_by is None else wait.preempted_by.request_id,
+            preempter_tenant="" if wait.preempted_by is None else wait.preempted_by.tenant.name,
             num_lost_tokens=wait.num_lost_tokens,
         )
 
@@ -228,6 +229,11 @@ class Journal:
             finish_reason=reason,
             error=error,
         )
+
+
+def _holder(sequence: Sequence) -> BlockHolder:
+    request = sequence.request
+    return BlockHolder(request.request_id, len(sequence.block_table.block_ids), request.tenant.name)
 
 
 def _minus(now: StepShare, then: StepShare) -> StepShare:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from contracts.explanation import Explanation, Phase
 from contracts.records import RequestRecord, SampleRecord, Wait, WaitCause
 
@@ -25,11 +27,17 @@ MIN_SHARE_TOLD = 0.01
 """Of a wait, below which a cause is not worth a sentence."""
 
 
-def explain(record: RequestRecord, unix_offset_s: float) -> Explanation:
+ANOTHER = "a request of another key"
+
+
+def explain(record: RequestRecord, unix_offset_s: float, *, is_all_shown: bool = True) -> Explanation:
     """Everything that can be said of one request; `record` has at least one sample.
 
-    `unix_offset_s` added to a time of the record gives Unix time.
+    `unix_offset_s` added to a time of the record gives Unix time. Without `is_all_shown`, requests of other tenants
+    have no ids.
     """
+    if not is_all_shown:
+        record = _with_own_ids_only(record)
     origin_s = record.submitted_s
     first = min(record.samples, key=lambda sample: sample.sample_index)
     end_s = max(sample.latest_s for sample in record.samples)
@@ -55,6 +63,22 @@ def explain(record: RequestRecord, unix_offset_s: float) -> Explanation:
         sentences=list(sentences(record, first)),
         phases=[phase for sample in record.samples for phase in phases(sample, origin_s)],
     )
+
+
+def _with_own_ids_only(record: RequestRecord) -> RequestRecord:
+    replace = msgspec.structs.replace
+    samples = []
+    for sample in record.samples:
+        waits = []
+        for wait in sample.waits:
+            holders = [
+                holder if holder.tenant == record.tenant else replace(holder, request_id=ANOTHER)
+                for holder in wait.holders
+            ]
+            is_foreign = wait.preempted_by is not None and wait.preempter_tenant != record.tenant
+            waits.append(replace(wait, holders=holders, preempted_by=ANOTHER if is_foreign else wait.preempted_by))
+        samples.append(replace(sample, waits=waits))
+    return replace(record, samples=samples)
 
 
 def status_of(record: RequestRecord) -> str:

@@ -108,6 +108,21 @@ def test_preemption_is_told_and_its_wait_is_no_decoding() -> None:
     assert told.sentences[-1].startswith("Decoding took 400 ms: 10 steps of 40 ms")
 
 
+def test_ids_of_other_keys_are_shown_to_whoever_may_see_all() -> None:
+    holders = [BlockHolder("cmpl-foreign", 9, "bob"), BlockHolder("cmpl-own", 5, "alice")]
+    waits = [
+        Wait(50.0, 51.0, {WaitCause.BLOCKS: 1.0}, 0, 0, holders),
+        Wait(51.5, 52.0, {WaitCause.BLOCKS: 0.5}, 0, preempted_by="cmpl-foreign", preempter_tenant="bob"),
+        Wait(52.5, 53.0, {WaitCause.BLOCKS: 0.5}, 0, preempted_by="cmpl-own", preempter_tenant="alice"),
+    ]
+    told = record(sample(waits=waits, num_waits=3))
+    assert repr(explain(told, OFFSET_S)).count("cmpl-foreign") == 4
+    hidden = explain(told, OFFSET_S, is_all_shown=False)
+    assert "cmpl-foreign" not in repr(hidden)
+    assert repr(hidden).count("cmpl-own") == 4
+    assert "Most blocks were held by a request of another key (9), cmpl-own (5)." in hidden.sentences
+
+
 def test_one_that_waits_is_told_as_waiting() -> None:
     waiting = sample(
         waits=[Wait(50.0, None, {WaitCause.BATCH: 1.5}, 7)],
@@ -193,6 +208,10 @@ class TestOwners:
         assert (await client.get("/v1/requests", headers=headers)).status_code == 200
         assert (await client.get("/v1/requests/req_1", headers=headers)).status_code == 404
         assert [query.tenant for query in engine.queries] == [tenant] * 2
+        foreign = Wait(50.0, 51.0, {WaitCause.BLOCKS: 1.0}, 0, 0, [BlockHolder("cmpl-foreign", 9, "carol")])
+        engine.remembered = [record(sample(waits=[foreign]))]
+        reply = await client.get("/v1/requests/req_1/timeline", headers=headers)
+        assert ("cmpl-foreign" in reply.text) == (tenant is None)
 
     async def test_nobody_asks_without_a_key(self, client: httpx.AsyncClient) -> None:
         assert (await client.get("/v1/requests")).status_code == 401

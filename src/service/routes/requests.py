@@ -81,7 +81,8 @@ async def _find(request: Request[Any, Any, Any], query: RecordQuery) -> list[Exp
     tenant = None if "admin" in api_key.scopes else api_key.tenant.name
     wanted = RecordQuery(any_id=query.any_id, tenant=tenant, is_slowest_first=query.is_slowest_first, limit=query.limit)
     offset_s = unix_offset_s()
-    return [explain(record, offset_s) for record in await provider.serving.engine.records(wanted)]
+    records = await provider.serving.engine.records(wanted)
+    return [explain(record, offset_s, is_all_shown=tenant is None) for record in records]
 
 
 def unix_offset_s() -> float:
