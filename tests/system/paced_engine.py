@@ -7,6 +7,7 @@ result unusable, which kills the loop.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ HANG = 200
 END = 201
 HASTE = 202
 HASTY_STEP_S = 0.001
+NUM_BLOCKS_VARIABLE = "PACED_NUM_BLOCKS"
 MAX_MODEL_LEN = 1_000_000
 LOGPROB = TokenLogprob(logprob=-0.25, top=[(ord("a") + index, -0.5 * index) for index in range(20)])
 
@@ -62,6 +64,11 @@ def build(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore
     on_progress("pretending to load", None)
     info = msgspec.structs.replace(
         fake_engine_info(Path(settings.model), max_model_len=MAX_MODEL_LEN), max_num_seqs=settings.max_num_seqs
+    )
+    info = msgspec.structs.replace(
+        info,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        num_blocks=int(os.environ.get(NUM_BLOCKS_VARIABLE, info.num_blocks)),
     )
     return EngineCore(
         info=info, scheduler=Scheduler(scheduler_config(settings, info)), runner=PacedRunner(), warm_up_step_s=STEP_S
