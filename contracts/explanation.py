@@ -25,6 +25,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     """x-request-id of the HTTP request."""
     trace_id: str | None
+    trace_url: str | None = None
+    """Its page in Jaeger, where the server knows Jaeger's address."""
     key: str
     """Label of the API key; empty without keys."""
     submitted: float

@@ -132,6 +132,9 @@ class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     otlp_endpoint: Annotated[
         str | None, _help("Base URL of an OTLP/HTTP collector for traces, such as http://127.0.0.1:4318.")
     ] = None
+    jaeger_url: Annotated[
+        str | None, _help("Address of Jaeger's page, such as http://127.0.0.1:16686, for links to traces.")
+    ] = None
     ssl_certfile: Annotated[str | None, _help("PEM certificate chain; serves HTTPS together with --ssl-keyfile.")] = (
         None
     )

@@ -68,7 +68,7 @@ class RequestContext:
             scope["method"] = "GET"
         with (
             self._tracer.start_as_current_span(method, _parent_of(headers), trace.SpanKind.SERVER) as span,
-            structlog.contextvars.bound_contextvars(request_id=request_id),
+            structlog.contextvars.bound_contextvars(request_id=request_id, **trace_ids(span)),
         ):
             reply = _ReplyHeaders(send, request_id, is_head=method == "HEAD")
             try:
@@ -102,6 +102,14 @@ def accept_request_id(given: bytes | None) -> str:
     """The caller's id if it is harmless in logs and headers, else a new one."""
     text = (given or b"").decode("latin-1")
     return text if REQUEST_ID.fullmatch(text) else f"req_{secrets.token_hex(16)}"
+
+
+def trace_ids(span: trace.Span) -> dict[str, str]:
+    """What ties a log line to its span; empty where there is no trace."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return {}
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
 
 def check_framing(headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -186,10 +194,8 @@ class _ReplyHeaders:
         self._started_s = time.perf_counter()
         self.status: int | None = None
         self.extra_headers: HeaderList = []
-        context = trace.get_current_span().get_span_context()
-        self._trace_headers: HeaderList = (
-            [(b"x-trace-id", f"{context.trace_id:032x}".encode())] if context.is_valid else []
-        )
+        trace_id = trace_ids(trace.get_current_span()).get("trace_id")
+        self._trace_headers: HeaderList = [] if trace_id is None else [(b"x-trace-id", trace_id.encode())]
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":

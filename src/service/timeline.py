@@ -18,7 +18,7 @@ def draw_timeline(explanation: Explanation) -> str:
 def _lines(explanation: Explanation) -> Iterator[str]:
     yield f"{explanation.id}  ({explanation.request_id or 'no request id'})"
     if explanation.trace_id:
-        yield f"trace {explanation.trace_id}"
+        yield f"trace {explanation.trace_url or explanation.trace_id}"
     yield ""
     yield from explanation.sentences
     yield ""

@@ -129,6 +129,17 @@ class TestSpan:
         assert span.context is not None
         assert f"{span.context.trace_id:032x}" == TRACE_ID
 
+    async def test_log_lines_carry_the_ids_of_the_span(
+        self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient
+    ) -> None:
+        with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+            reply = await traced.post(CHAT, json=BODY)
+        (finished,) = [line for line in lines if line["event"] == "request_finished"]
+        span = exporter.get_finished_spans()[-1]
+        assert span.context is not None
+        assert finished["trace_id"] == f"{span.context.trace_id:032x}" == reply.headers["x-trace-id"]
+        assert finished["span_id"] == f"{span.context.span_id:016x}"
+
     @pytest.mark.parametrize("traceparent", ["", "garbage", "00-0-0-01", "x" * 5000])
     async def test_bad_traceparent_is_dropped(
         self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient, traceparent: str

@@ -16,6 +16,7 @@ from contracts.records import BlockHolder, Chunk, RequestRecord, SampleRecord, S
 from contracts.settings import ServerSettings, Settings
 from service import cli_why
 from service.cli import main
+from service.routes.requests import with_link
 from service.timeline import draw_timeline
 from service.why import explain
 from tests.fakes import FakeEngine
@@ -172,6 +173,22 @@ class TestRoutes:
         reply = await client.get("/v1/requests/cmpl-1/timeline")
         assert reply.headers["content-type"].startswith("text/plain")
         assert reply.text == draw_timeline(explain(record(), OFFSET_S))
+
+    @pytest.mark.parametrize(
+        ("url", "trace_id", "link"),
+        [
+            ("http://j:16686/", TRACE, f"http://j:16686/trace/{TRACE}"),
+            (None, TRACE, None),
+            ("http://j:16686", None, None),
+        ],
+    )
+    def test_trace_is_linked_where_jaeger_is_known(
+        self, url: str | None, trace_id: str | None, link: str | None
+    ) -> None:
+        told = msgspec.structs.replace(explain(record(), OFFSET_S), trace_id=trace_id)
+        linked = with_link(told, url)
+        assert linked.trace_url == link
+        assert (link or trace_id or "no trace") in draw_timeline(linked) or trace_id is None
 
     async def test_what_is_not_remembered_is_a_404(self, client: httpx.AsyncClient) -> None:
         for path in ("/v1/requests/none", "/v1/requests/none/timeline"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 from litestar import MediaType, Request, Response, get
 from litestar.params import FromPath
 
@@ -82,7 +83,15 @@ async def _find(request: Request[Any, Any, Any], query: RecordQuery) -> list[Exp
     wanted = RecordQuery(any_id=query.any_id, tenant=tenant, is_slowest_first=query.is_slowest_first, limit=query.limit)
     offset_s = unix_offset_s()
     records = await provider.serving.engine.records(wanted)
-    return [explain(record, offset_s, is_all_shown=tenant is None) for record in records]
+    told = [explain(record, offset_s, is_all_shown=tenant is None) for record in records]
+    return [with_link(one, provider.settings.jaeger_url) for one in told]
+
+
+def with_link(explanation: Explanation, jaeger_url: str | None) -> Explanation:
+    """Add the address of the trace's page, where there is a trace and a Jaeger."""
+    if jaeger_url is None or explanation.trace_id is None:
+        return explanation
+    return msgspec.structs.replace(explanation, trace_url=f"{jaeger_url.rstrip('/')}/trace/{explanation.trace_id}")
 
 
 def unix_offset_s() -> float:
