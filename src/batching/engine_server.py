@@ -43,8 +43,9 @@ FLUSH_S = 1.0
 HOLD_ABOVE_BYTES, GO_ON_BELOW_BYTES = 512 * 1024, 128 * 1024
 """Unsent to one worker, between which the engine begins no step: a worker with a core to itself takes megabytes a
 second, and what waits here is latency."""
-STALL_S = 1.0
-"""A worker that takes nothing for so long while the engine waits for it is hung: it is cut off."""
+STALL_S = 3.0
+"""A worker that takes nothing for so long while the engine waits for it is hung: it is cut off. Until then the streams
+of the other workers wait as well."""
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A worker that asks for answers and leaves so much of them unread is cut off at once."""
 
@@ -101,7 +102,7 @@ class EngineServer:
                 for worker in list(self._workers):
                     worker.write(frame)
             for worker in list(self._workers):
-                worker.check_progress(loop.time())
+                worker.check_progress()
             await asyncio.sleep(_POLL_S)
 
 
@@ -156,7 +157,7 @@ class _Worker(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._held_bytes: int | None = None
         """Unsent while the engine waits for this worker, when it last took something; None: the engine goes on."""
-        self._progress_s = 0.0
+        self._num_idle_polls = 0
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the connection is."""
 
@@ -180,20 +181,24 @@ class _Worker(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Too much is unsent: no more is made until the worker has caught up, or is cut off."""
         self._held_bytes = self._num_unsent_bytes
-        self._progress_s = asyncio.get_running_loop().time()
+        self._num_idle_polls = 0
         self._engine.hold(self)
 
     def resume_writing(self) -> None:
         self._held_bytes = None
         self._engine.release(self)
 
-    def check_progress(self, now_s: float) -> None:
-        """Cut off a worker that has taken nothing for STALL_S while the engine waits for it."""
+    def check_progress(self) -> None:
+        """Cut off a worker that has taken nothing for STALL_S while the engine waits for it.
+
+        Called every _POLL_S. Polls are counted instead of seconds: a machine that stood still stood still for both.
+        """
         if self._held_bytes is None:
             return
         if (num_bytes := self._num_unsent_bytes) < self._held_bytes:
-            self._held_bytes, self._progress_s = num_bytes, now_s
-        elif now_s - self._progress_s > STALL_S:
+            self._held_bytes, self._num_idle_polls = num_bytes, 0
+        self._num_idle_polls += 1
+        if self._num_idle_polls > STALL_S / _POLL_S:
             self._cut_off_for_not_reading()
 
     def data_received(self, data: bytes) -> None:
