@@ -122,8 +122,9 @@ waits = st.builds(
     st.dictionaries(st.sampled_from(WaitCause), seconds),
     counts,
     counts,
-    st.lists(st.builds(BlockHolder, texts, counts), max_size=2),
+    st.lists(st.builds(BlockHolder, texts, counts, texts), max_size=2),
     st.none() | texts,
+    texts,
     counts,
 )
 samples = st.builds(
