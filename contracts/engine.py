@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, final_deltas
 from contracts.latencies import Latencies
 from contracts.records import RecordQuery, RequestRecord
 from contracts.sampling import SamplingDefaults
@@ -138,16 +138,8 @@ class DeltaStream:
 
     def end(self, reason: FinishReason, error: str | None = None) -> None:
         """End every sample that has not ended; only the engine calls this."""
-        for sample_index in self.open_samples:
-            self.put(
-                GenerationDelta(
-                    request_id=self.request_id,
-                    sample_index=sample_index,
-                    token_ids=[],
-                    finish_reason=reason,
-                    error=error,
-                )
-            )
+        for delta in final_deltas(self.request_id, self._open, reason, error):
+            self.put(delta)
 
     async def take(self) -> list[GenerationDelta]:
         """Wait until something is ready and return all of it; an empty list says that the stream is over."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from contracts.finish_reason import FinishReason as FinishReason
@@ -81,3 +83,13 @@ class GenerationDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True
     """Set together with finish_reason."""
     record: SampleRecord | None = None
     """Likewise."""
+
+
+def final_deltas(
+    request_id: str, open_samples: Iterable[int], reason: FinishReason, error: str | None = None
+) -> list[GenerationDelta]:
+    """A last delta, without tokens, for every sample that has not ended; in the order of the samples."""
+    return [
+        GenerationDelta(request_id=request_id, sample_index=index, token_ids=[], finish_reason=reason, error=error)
+        for index in sorted(open_samples)
+    ]

@@ -51,9 +51,8 @@ DATES = frozenset(
         ("src/service/bench/command.py", "build_report"),
         ("src/service/chat_template.py", "_strftime_now"),
         ("src/service/engine_provider.py", "_load"),
-        ("src/service/request_spans.py", "clock_offset_ns"),
+        ("src/service/clocks.py", "unix_offset_ns"),
         ("src/service/routes/generation.py", "new_head"),
-        ("src/service/routes/requests.py", "unix_offset_s"),
     }
 )
 """(file, function) that tell people the time: `created`, the date in a prompt, the date of a report."""

@@ -155,7 +155,7 @@ class AsyncEngine:
 
     def find_records(self, query: RecordQuery) -> list[RequestRecord]:
         """`records`, for callers that cannot wait."""
-        return self._records.find(query, self._scheduler.journal.so_far(self._clock()))
+        return self._records.find(query, lambda ids: self._scheduler.journal.so_far(ids, self._clock()))
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, let the running ones end within the time, abort the rest, and stop."""

@@ -34,7 +34,7 @@ from contracts.frames import (
     WorkerBound,
     encode_frame,
 )
-from contracts.generation import FinishReason, GenerationDelta
+from contracts.generation import FinishReason, GenerationDelta, final_deltas
 
 _POLL_S = 0.05
 """How often the numbers are looked at; soon after the engine has come to rest, workers know."""
@@ -133,16 +133,8 @@ class _Sink:
         self._worker.put(delta)
 
     def end(self, reason: FinishReason, error: str | None = None) -> None:
-        for sample_index in sorted(self._open):
-            self.put(
-                GenerationDelta(
-                    request_id=self.request_id,
-                    sample_index=sample_index,
-                    token_ids=[],
-                    finish_reason=reason,
-                    error=error,
-                )
-            )
+        for delta in final_deltas(self.request_id, self._open, reason, error):
+            self.put(delta)
 
 
 class _Worker(asyncio.Protocol):

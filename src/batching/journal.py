@@ -6,7 +6,7 @@ end is its own. So a step costs the same however many wait. Owner: the Scheduler
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 
 from batching.sequence import Sequence
@@ -123,13 +123,15 @@ class Journal:
         """Its record; it is forgotten."""
         return self._record(sequence, self._stories.pop(sequence.seq_id, Story(sequence)), reason, error)
 
-    def so_far(self, now_s: float) -> list[tuple[GenerationRequest, SampleRecord]]:
-        """The records of those that live."""
+    def so_far(self, request_ids: Set[str], now_s: float) -> dict[str, list[SampleRecord]]:
+        """The samples of these requests that live, as they are now."""
         self.now_s = max(self.now_s, now_s)
-        return [
-            (story.sequence.request, self._record(story.sequence, story, None, None))
-            for story in self._stories.values()
-        ]
+        told: dict[str, list[SampleRecord]] = {}
+        for story in self._stories.values():
+            request_id = story.sequence.request.request_id
+            if request_id in request_ids:
+                told.setdefault(request_id, []).append(self._record(story.sequence, story, None, None))
+        return told
 
     def forget_all(self) -> None:
         """Nothing lives any more."""

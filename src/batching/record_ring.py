@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Set
 
 import msgspec
 
@@ -14,6 +14,9 @@ MAX_RECORDS = 1024
 """Of ended requests; the oldest goes first. A record has a few hundred bytes, some kilobytes after many chunks."""
 MAX_ANSWERED = 100
 """Records in one answer."""
+
+LiveSamples = Callable[[Set[str]], dict[str, list[SampleRecord]]]
+"""Engine request ids, to the samples of each that run or wait, as they are now."""
 
 
 class RecordRing:
@@ -47,19 +50,24 @@ class RecordRing:
             while len(self._ended) > MAX_RECORDS:
                 self._ended.popitem(last=False)
 
-    def find(self, query: RecordQuery, live: Iterable[tuple[GenerationRequest, SampleRecord]]) -> list[RequestRecord]:
-        """What is asked for; `live` has the samples that run or wait, as they are now."""
-        open_samples: dict[str, list[SampleRecord]] = {}
-        for request, sample in live:
-            open_samples.setdefault(request.request_id, []).append(sample)
-        records = [*reversed(self._ended.values())]
-        for record in self._live.values():
+    def find(self, query: RecordQuery, live: LiveSamples) -> list[RequestRecord]:
+        """What is asked for; the samples that run or wait are taken from `live`, of the requests that are meant."""
+        found = _select(self._ended, query)
+        open_records = _select(self._live, query)
+        open_samples = live({record.request_id for record in open_records})
+        for record in open_records:
             samples = [*record.samples, *open_samples.get(record.request_id, [])]
             if samples:
-                records.append(msgspec.structs.replace(record, samples=samples))
-        found = [record for record in records if _is_meant(record, query)]
+                found.append(msgspec.structs.replace(record, samples=samples))
         found.sort(key=_total_s if query.is_slowest_first else _submitted_s, reverse=True)
         return found[: max(0, min(query.limit, MAX_ANSWERED))]
+
+
+def _select(records: Mapping[str, RequestRecord], query: RecordQuery) -> list[RequestRecord]:
+    """Those that are meant; an engine's own id is looked up, everything else is looked for."""
+    one = None if query.any_id is None else records.get(query.any_id)
+    candidates = records.values() if one is None else [one]
+    return [record for record in candidates if _is_meant(record, query)]
 
 
 def _is_meant(record: RequestRecord, query: RecordQuery) -> bool:

@@ -35,15 +35,15 @@ def why_command(
     root_url = base_url.rstrip("/").removesuffix("/v1")
     try:
         reply = asyncio.run(fetch_json(root_url, path, api_key))
-    except (ExchangeFailed, OSError) as error:
-        raise ServerUnreachable(f"{root_url} did not say why: {error}") from None
+        told = [msgspec.convert(reply, Explanation)] if request_id else msgspec.convert(reply, ExplanationList).data
+    except (ExchangeFailed, OSError, TimeoutError, ValueError) as error:  # ValueError: no URL, no JSON, another shape
+        raise ServerUnreachable(f"{root_url} did not say why: {error or type(error).__name__}") from None
     if is_json:
         click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode())
         return
-    explanations = [msgspec.convert(reply, Explanation)] if request_id else msgspec.convert(reply, ExplanationList).data
-    if not explanations:
+    if not told:
         click.echo("The server remembers no request.")
-    click.echo("\n".join(draw_timeline(explanation) for explanation in explanations), nl=False)
+    click.echo("\n".join(draw_timeline(explanation) for explanation in told), nl=False)
 
 
 def choose_path(request_id: str | None, slowest: int | None, newest: int | None) -> str:

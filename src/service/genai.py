@@ -9,6 +9,9 @@ from typing import Final
 
 PROVIDER: Final = "quire"
 
+OPERATIONS: Final = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
+"""Path of a route that generates, to what the conventions call it."""
+
 OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"

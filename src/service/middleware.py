@@ -22,6 +22,7 @@ from contracts.settings import ServerSettings
 from service.authorization import Authorizer, challenge, is_public
 from service.cors import HeaderList, OriginPolicy, is_preflight, preflight_headers
 from service.error_responses import encode_error, error_headers
+from service.genai import OPERATIONS
 from service.hosts import HostPolicy
 from service.http_errors import BadFraming, HeadersTooLarge, UriTooLong
 from service.key_store import KeyStore
@@ -30,8 +31,6 @@ from service.overload_gate import OverloadGate
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 32 * 1024
 MAX_URI_BYTES = 8 * 1024
-GENERATING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
-"""What needs room in the engine's queue."""
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _log = structlog.get_logger("service.requests")
@@ -93,7 +92,7 @@ class RequestContext:
         scope["state"]["api_key"] = api_key
         with _named_in_log(api_key.label):
             check_limits(scope)
-            if scope.get("method") == "POST" and scope["path"] in GENERATING_PATHS:
+            if scope.get("method") == "POST" and scope["path"] in OPERATIONS:
                 self._gate.check()
             await self._app(scope, receive, reply)
 

@@ -18,6 +18,7 @@ from contracts.errors import QuireError
 from contracts.explanation import Phase
 from contracts.records import SampleRecord
 from service import genai
+from service.clocks import unix_offset_ns
 from service.generation_stream import GenerationStream
 from service.why import main_cause, phases
 
@@ -46,11 +47,6 @@ def unix_ns(monotonic_s: float, offset_ns: int) -> int:
     return int(monotonic_s * 1e9) + offset_ns
 
 
-def clock_offset_ns() -> int:
-    """From the monotonic clock to Unix time, now."""
-    return time.time_ns() - time.monotonic_ns()
-
-
 class RequestSpan:
     """What the server span of one request is told when its reply is over. Owner: the reply.
 
@@ -74,7 +70,7 @@ class RequestSpan:
             return
         self._span.set_attributes(describe(self._operation, generation, head))
         if self._first_sent_s is not None:
-            offset_ns = clock_offset_ns()
+            offset_ns = unix_offset_ns()
             reply = self._start("reply", unix_ns(self._first_sent_s, offset_ns), {})
             reply.end(unix_ns(time.monotonic(), offset_ns))
         if len(generation.records) == generation.num_choices:
@@ -92,7 +88,7 @@ class RequestSpan:
 
     def _emit(self, records: Iterable[SampleRecord]) -> None:
         """One child for each phase of each sample."""
-        offset_ns = clock_offset_ns()
+        offset_ns = unix_offset_ns()
         for record in records:
             for phase, start_ns, end_ns in timed(record, offset_ns):
                 attributes: dict[str, AttributeValue] = {

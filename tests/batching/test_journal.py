@@ -211,11 +211,14 @@ def test_live_requests_are_told_as_they_are_now() -> None:
     works.submit("a", max_tokens=4)
     works.submit("b", max_tokens=4)
     works.step(2)
-    told = {request.request_id: record for request, record in works.scheduler.journal.so_far(works.now_s + 0.5)}
-    assert told["a"].decode.num_steps == 1
-    assert told["b"].waits[0].seconds == {WaitCause.BATCH: 2.5}
-    assert {record.finish_reason for record in told.values()} == {None}
-    assert {record.observed_s for record in told.values()} == {102.5}
+    told = works.scheduler.journal.so_far({"a", "b"}, works.now_s + 0.5)
+    assert set(told) == {"a", "b"}
+    ((first,), (second,)) = told["a"], told["b"]
+    assert first.decode.num_steps == 1
+    assert second.waits[0].seconds == {WaitCause.BATCH: 2.5}
+    assert {record.finish_reason for record in (first, second)} == {None}
+    assert {record.observed_s for record in (first, second)} == {102.5}
+    assert set(works.scheduler.journal.so_far({"b"}, works.now_s)) == {"b"}
 
 
 def test_chunks_are_bounded_and_all_counted() -> None:
@@ -232,4 +235,4 @@ def test_nothing_is_kept_of_what_has_ended(num_requests: int) -> None:
     for index in range(num_requests):
         works.submit(f"a{index}", 2, max_tokens=2)
     works.run()
-    assert works.scheduler.journal.so_far(works.now_s) == []
+    assert works.scheduler.journal.so_far({f"a{index}" for index in range(num_requests)}, works.now_s) == {}

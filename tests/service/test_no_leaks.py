@@ -26,7 +26,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 SECRET = "canary-of-the-environment-5c1f"  # noqa: S105
 
 LEAKS = re.compile(
-    r"Traceback|File \"|line \d+, in |\.py\b|0x[0-9a-fA-F]{4,}|site-packages|/home/|/usr/|/srv/|/tmp/|/work/"
+    r"Traceback|File \"|line \d+, in |\.py\b|0x[0-9a-fA-F]{4,}|site-packages|/home/|/usr/|/srv/|/tmp/"
     r"|litestar|granian|msgspec|uvloop|pydantic|Python/|torch|<class |object at|Exception\b|ZeroDivision"
     rf"|{re.escape(SECRET)}|{re.escape(litestar.__version__.formatted(short=True))}|{re.escape(msgspec.__version__)}"
     rf"|{re.escape(sys.executable)}|{re.escape(str(Path.cwd()))}"

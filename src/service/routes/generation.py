@@ -20,6 +20,7 @@ from contracts.engine import EngineInfo
 from contracts.errors import NoRoom, QuireError
 from contracts.generation import PhaseTimes
 from contracts.openai.common import Usage
+from service import genai
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import Serving
 from service.error_responses import INTERNAL_ERROR, encode_error
@@ -34,8 +35,6 @@ MAX_INLINE_BODY_BYTES = 4 * 1024
 most 1 ms; a thread costs 0.1 ms each time (one core of a shared 2-core x86 machine, November 2026)."""
 
 HTTP_OK, CLIENT_LEFT = 200, 499
-_OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
-"""Path, to what the GenAI conventions call it."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -216,7 +215,7 @@ class Outcome:
         self._is_stream = is_stream
         self._started_s: float = request.scope["state"]["started_s"]
         self._is_closed = False
-        self._span = RequestSpan(_OPERATIONS.get(self._path, self._path))
+        self._span = RequestSpan(genai.OPERATIONS.get(self._path, self._path))
         self._first_text_s: float | None = None
         self.status: int | None = None
         """HTTP status, or the one that an error inside the stream stands for; None: the client left."""
