@@ -26,6 +26,10 @@ class WaitCause(enum.Enum):
     """max_num_seqs sequences were running."""
     BUDGET = "budget"
     """The step's tokens went to decodes and to prompts that had begun."""
+    SHARE = "share"
+    """The place that was its turn by arrival went to another tenant, which had had less than its share."""
+    PRIORITY = "priority"
+    """The place that was its turn by arrival went to a later request of higher priority."""
     SIBLING = "sibling"
     """Sample 0 of its request had not computed the prompt that they share."""
 

@@ -7,7 +7,7 @@ end is its own. So a step costs the same however many wait. Owner: the Scheduler
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from typing import Final
+from typing import Final, NamedTuple
 
 from batching.sequence import Sequence
 from batching.step import ScheduledSequence, SchedulerOutput
@@ -26,7 +26,18 @@ from contracts.records import (
 NUM_HOLDERS = 3
 HOLDERS_EVERY = 32
 """Steps after which it is asked again who holds the blocks, while they are short."""
+NUM_TURNS = 1024
+"""Admissions that are remembered, to tell since when somebody has been passed over."""
 _CAUSES: Final = (WaitCause.STEP, WaitCause.BLOCKS, WaitCause.BATCH, WaitCause.BUDGET)
+
+
+class _Turn(NamedTuple):
+    """One admission: whose it was, and where the sums stood."""
+
+    number: int
+    at_s: float
+    tenant: str
+    sums: tuple[float, ...]
 
 
 class _OpenWait:
@@ -67,6 +78,7 @@ class Journal:
         self._cause = WaitCause.STEP
         self._since_s = 0.0
         self._num_admitted = 0
+        self._turns: list[_Turn | None] = [None] * NUM_TURNS
         self._holders: list[BlockHolder] = []
         self._num_short_steps = 0
         self._steps = StepShare()
@@ -100,7 +112,10 @@ class Journal:
             return
         is_new = story.open_wait.preempted_by is None  # one that returns to its old place overtakes nobody
         self._close_wait(story, self.now_s)
-        self._num_admitted += is_new
+        if is_new:
+            turn = _Turn(self._num_admitted, self.now_s, sequence.request.tenant.name, self._reading())
+            self._turns[turn.number % NUM_TURNS] = turn
+            self._num_admitted += 1
 
     def computed(self, sequence: Sequence, row: ScheduledSequence, plan: SchedulerOutput) -> None:
         """A part of its prompt, or of what it lost, has been computed."""
@@ -174,12 +189,23 @@ class Journal:
         open_s = max(0.0, self.now_s - self._since_s)
         return tuple(self._sums[cause] + (open_s if cause is self._cause else 0.0) for cause in _CAUSES)
 
-    def _seconds_since(self, sums: tuple[float, ...]) -> dict[WaitCause, float]:
-        passed = zip(_CAUSES, self._reading(), sums, strict=True)
-        return {cause: now - then for cause, now, then in passed if now > then}
+    def _seconds_of(self, wait: _OpenWait, tenant: str) -> dict[WaitCause, float]:
+        """What kept it out until its turn by arrival; from there on, whoever was let in instead."""
+        turn = self._missed_turn(wait)
+        until = self._reading() if turn is None else turn.sums
+        seconds = {cause: now - then for cause, now, then in zip(_CAUSES, until, wait.sums, strict=True) if now > then}
+        if turn is not None and self.now_s > turn.at_s:
+            seconds[WaitCause.PRIORITY if turn.tenant == tenant else WaitCause.SHARE] = self.now_s - turn.at_s
+        return seconds
 
-    def _wait(self, wait: _OpenWait, ended_s: float | None) -> Wait:
-        seconds = self._seconds_since(wait.sums)
+    def _missed_turn(self, wait: _OpenWait) -> _Turn | None:
+        """The first admission beyond those that were ahead of it; None: there was none, or it is long forgotten."""
+        number = wait.num_admitted + wait.num_ahead
+        turn = self._turns[number % NUM_TURNS]
+        return turn if turn is not None and turn.number == number else None
+
+    def _wait(self, wait: _OpenWait, ended_s: float | None, tenant: str) -> Wait:
+        seconds = self._seconds_of(wait, tenant)
         return Wait(
             began_s=wait.began_s,
             ended_s=ended_s,
@@ -196,7 +222,7 @@ class Journal:
         assert story.open_wait is not None  # noqa: S101 (the callers ask first)
         story.num_waits += 1
         if len(story.waits) < MAX_WAITS:
-            story.waits.append(self._wait(story.open_wait, ended_s))
+            story.waits.append(self._wait(story.open_wait, ended_s, story.sequence.request.tenant.name))
         story.open_wait = None
 
     def _pause(self, story: Story) -> None:
@@ -208,7 +234,7 @@ class Journal:
     def _record(self, sequence: Sequence, story: Story, reason: FinishReason | None, error: str | None) -> SampleRecord:
         waits, num_waits = story.waits, story.num_waits
         if story.open_wait is not None:
-            waits = [*waits, self._wait(story.open_wait, None)]
+            waits = [*waits, self._wait(story.open_wait, None, sequence.request.tenant.name)]
             num_waits += 1
         decode = story.decode
         if story.decoding_since is not None:

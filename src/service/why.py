@@ -14,6 +14,8 @@ _CAUSE_NAMES = {
     WaitCause.BLOCKS: "KV blocks exhausted",
     WaitCause.BATCH: "the batch was full",
     WaitCause.BUDGET: "the token budget",
+    WaitCause.SHARE: "the fair share of other keys",
+    WaitCause.PRIORITY: "requests of higher priority",
     WaitCause.SIBLING: "sample 0 of the same request",
 }
 _CAUSE_WORDS = {
@@ -21,6 +23,8 @@ _CAUSE_WORDS = {
     WaitCause.BLOCKS: "because the KV blocks were exhausted",
     WaitCause.BATCH: "because as many sequences ran as --max-num-seqs allows",
     WaitCause.BUDGET: "because the token budget of the steps went to others",
+    WaitCause.SHARE: "because its turn went to other keys, which had had less than their share",
+    WaitCause.PRIORITY: "because its turn went to later requests of higher priority",
     WaitCause.SIBLING: "for sample 0 of its request, whose prompt it shares",
 }
 MIN_SHARE_TOLD = 0.01
@@ -200,10 +204,7 @@ def _tell_wait(wait: Wait, sample: SampleRecord) -> Iterator[str]:
     if wait.num_ahead:
         yield f"Ahead of it in the queue: {wait.num_ahead}."
     if wait.num_overtaken_by:
-        yield (
-            f"Let in before it though they came later: {wait.num_overtaken_by}, of higher priority or of a key that "
-            "had had less than its share."
-        )
+        yield f"Let in before it though they came later: {wait.num_overtaken_by}."
 
 
 def _tell_prefill(sample: SampleRecord) -> Iterator[str]:

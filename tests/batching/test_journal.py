@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from batching.journal import HOLDERS_EVERY, Journal
+from batching.journal import HOLDERS_EVERY, NUM_TURNS, Journal
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.step import SampledToken, StepOutput
-from contracts.generation import FinishReason, GenerationDelta
+from contracts.generation import FinishReason, GenerationDelta, Tenant
 from contracts.records import MAX_CHUNKS, BlockHolder, Chunk, SampleRecord, StepShare, Wait, WaitCause
 from tests.batching.core_world import small_config, small_request
 
@@ -172,6 +172,49 @@ def test_who_was_let_in_out_of_turn_is_counted() -> None:
     works.run()
     assert works.record("b").waits[0].num_overtaken_by == 1
     assert works.record("c").waits[0].num_overtaken_by == 0
+
+
+def test_time_after_a_turn_that_went_to_higher_priority_is_due_to_it() -> None:
+    works = clockwork(max_num_seqs=1)
+    works.submit("a", max_tokens=3)
+    works.step()
+    works.submit("b", max_tokens=1, priority=5)
+    works.submit("c", max_tokens=4)
+    works.run()
+    assert works.record("b").waits[0].seconds == {WaitCause.BATCH: 2.0, WaitCause.PRIORITY: 4.0}
+    assert works.record("c").waits[0].seconds == {WaitCause.BATCH: 2.0}
+
+
+def test_time_after_a_turn_that_went_to_another_tenant_is_due_to_the_fair_share() -> None:
+    works = clockwork(max_num_seqs=1)
+    works.submit("a", max_tokens=4, tenant=Tenant(name="heavy"))
+    works.submit("a2", max_tokens=1, tenant=Tenant(name="heavy"))
+    works.step()
+    works.submit("b", max_tokens=3, tenant=Tenant(name="light"))
+    works.run()
+    assert works.record("a2").waits[0].seconds == {WaitCause.BATCH: 4.0, WaitCause.SHARE: 3.0}
+    assert works.record("b").waits[0].seconds == {WaitCause.BATCH: 3.0}
+
+
+def test_who_still_waits_has_lost_its_turn_until_now() -> None:
+    works = clockwork(max_num_seqs=1)
+    works.submit("a", max_tokens=2)
+    works.submit("b", max_tokens=1, priority=5)
+    works.submit("c", max_tokens=9)
+    works.step(4)
+    ((record,),) = works.scheduler.journal.so_far({"b"}, works.now_s).values()
+    assert record.waits[0].seconds == {WaitCause.BATCH: 2.0, WaitCause.PRIORITY: 2.0}
+
+
+def test_turn_beyond_memory_is_not_told() -> None:
+    works = clockwork(max_num_seqs=1, limits=(24, 10_000, 100_000))
+    works.submit("b", max_tokens=1, priority=1_000_000)
+    for index in range(NUM_TURNS + 1):
+        works.submit(f"a{index}", max_tokens=1)
+    works.run()
+    (wait,) = works.record("b").waits
+    assert set(wait.seconds) == {WaitCause.BATCH}
+    assert wait.num_overtaken_by == NUM_TURNS + 1
 
 
 def test_one_that_returns_after_a_preemption_overtakes_nobody() -> None:

@@ -75,7 +75,7 @@ def test_sentences_name_every_cause_with_its_numbers() -> None:
         "ended.",
         "Most blocks were held by cmpl-big (120).",
         "Ahead of it in the queue: 3.",
-        "Let in before it though they came later: 1, of higher priority or of a key that had had less than its share.",
+        "Let in before it though they came later: 1.",
         "Prefill took 300 ms for 600 tokens in 2 chunks, beside up to 3 other sequences and 100 prefill tokens of "
         "theirs.",
         "Decoding took 1,000 ms: 10 steps of 100 ms (80 ms of it in the model), shared by 4.0 sequences on average; "
@@ -89,6 +89,8 @@ def test_sentences_name_every_cause_with_its_numbers() -> None:
         ({}, "waiting: KV blocks exhausted"),
         ({"waits": [Wait(50.0, 52.0, {WaitCause.BATCH: 2.0}, 0)]}, "waiting: the batch was full"),
         ({"waits": [Wait(50.0, 52.0, {WaitCause.BUDGET: 2.0}, 0)]}, "waiting: the token budget"),
+        ({"waits": [Wait(50.0, 52.0, {WaitCause.SHARE: 2.0}, 0)]}, "waiting: the fair share of other keys"),
+        ({"waits": [Wait(50.0, 52.0, {WaitCause.PRIORITY: 2.0}, 0)]}, "waiting: requests of higher priority"),
         ({"waits": [], "chunks": [Chunk(50.0, 52.3, 856, 1, 0)]}, "prefill"),
         ({"waits": [], "chunks": [], "first_token_s": 50.1}, "decode"),
     ],

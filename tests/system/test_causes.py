@@ -24,11 +24,12 @@ def ask_why(quire: QuireProcess, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-async def send(quire: QuireProcess, request_id: str, num_tokens: int = 3, **body: Any) -> None:
+async def send(quire: QuireProcess, request_id: str, num_tokens: int = 3, key: str = "", **body: Any) -> None:
     """One request to its end."""
     asked = {"prompt": [ord(request_id[0])] * num_tokens, "max_tokens": 40, "ignore_eos": True} | body
+    headers = {"x-request-id": request_id} | ({"authorization": f"Bearer {key}"} if key else {})
     async with httpx.AsyncClient(timeout=60) as client:
-        reply = await client.post(f"{quire.address}/v1/completions", json=asked, headers={"x-request-id": request_id})
+        reply = await client.post(f"{quire.address}/v1/completions", json=asked, headers=headers)
     assert reply.status_code == 200
 
 
@@ -77,6 +78,27 @@ async def test_exhausted_blocks_and_preemption_are_named(tmp_path: Path) -> None
             assert "because the KV blocks were exhausted" in (told := ask_why(quire, "c"))
             assert "Most blocks were held by cmpl-" in told
             assert "Preempted by cmpl-" in ask_why(quire, "b")
+
+
+async def test_higher_priority_of_another_is_named(paced: Callable[..., QuireProcess]) -> None:
+    quire = paced("--max-num-seqs", "1")
+    await send_all(quire, {"request_id": "a"}, {"request_id": "b", "max_tokens": 2, "priority": 9}, {"request_id": "c"})
+    assert "because its turn went to later requests of higher priority" in ask_why(quire, "b")
+
+
+async def test_fair_share_of_another_key_is_named(tmp_path: Path) -> None:
+    heavy, light = "heavy-key-0123456789", "light-key-0123456789"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLM_API_KEYS", f"heavy={heavy},light={light}")
+        with running_paced(tmp_path, "--max-num-seqs", "1") as quire:
+            await send_all(
+                quire,
+                {"request_id": "a", "key": heavy},
+                {"request_id": "b", "key": heavy, "max_tokens": 2},
+                {"request_id": "c", "key": light},
+            )
+            told = ask_why(quire, "b", "--api-key", heavy)
+    assert "because its turn went to other keys, which had had less than their share" in told
 
 
 async def test_records_survive_the_http_worker(paced: Callable[..., QuireProcess]) -> None:
