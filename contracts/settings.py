@@ -132,6 +132,19 @@ class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     otlp_endpoint: Annotated[
         str | None, _help("Base URL of an OTLP/HTTP collector for traces, such as http://127.0.0.1:4318.")
     ] = None
+    otlp_protocol: Annotated[
+        Literal["http/protobuf", "grpc"] | None,
+        _help("How the collector is spoken to; grpc needs the extra of that name. Default: http/protobuf."),
+    ] = None
+    otlp_metrics: Annotated[
+        bool, _help("Send the metrics of the GenAI conventions to the collector as well; /metrics has more.")
+    ] = False
+    trace_steps: Annotated[
+        NonNegative, _help("One of so many engine steps becomes a span of its own, if there is a collector; 0: none.")
+    ] = 100
+    trace_content: Annotated[
+        bool, _help("Put prompts and replies into the spans. They are personal data: keep it off unless you debug.")
+    ] = False
     jaeger_url: Annotated[
         str | None, _help("Address of Jaeger's page, such as http://127.0.0.1:16686, for links to traces.")
     ] = None

@@ -242,3 +242,5 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     system_fingerprint: str | None
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
+    """Quire's own, in the last event alone: the id of the request's trace, which `quire why` takes too."""

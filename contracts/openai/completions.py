@@ -100,3 +100,5 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[CompletionChoice]
     system_fingerprint: str | None
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
+    """Quire's own, in the last event of a stream alone: the id of the request's trace, which `quire why` takes too."""

@@ -66,7 +66,7 @@ class RequestContext:
         if method == "HEAD":
             scope["method"] = "GET"
         with (
-            self._tracer.start_as_current_span(method, _parent_of(headers), trace.SpanKind.SERVER) as span,
+            trace.use_span(self._start_span(method, headers), end_on_exit=True) as span,
             structlog.contextvars.bound_contextvars(request_id=request_id, **trace_ids(span)),
         ):
             reply = _ReplyHeaders(send, request_id, is_head=method == "HEAD")
@@ -77,6 +77,18 @@ class RequestContext:
                 await _send_error(reply, error, _headers_of(error, scope))
             finally:
                 _describe(span, scope, method, request_id, reply.status)
+
+    def _start_span(self, method: str, headers: dict[bytes, bytes]) -> trace.Span:
+        """The server span; where nobody records one, its ids all the same, for logs, records and replies."""
+        parent = _parent_of(headers)
+        span = self._tracer.start_span(method, parent, trace.SpanKind.SERVER)
+        context = span.get_span_context()
+        caller = trace.get_current_span(parent).get_span_context()
+        if context.is_valid and context.span_id != caller.span_id:
+            return span
+        trace_id = context.trace_id or int.from_bytes(secrets.token_bytes(16))
+        own = trace.SpanContext(trace_id, int.from_bytes(secrets.token_bytes(8)), False, trace.TraceFlags(0))
+        return trace.NonRecordingSpan(own)
 
     async def _admit(self, scope: Scope, receive: Receive, reply: _ReplyHeaders) -> None:
         """Let the request in, answer it here, or raise the QuireError that it deserves."""

@@ -38,13 +38,21 @@ class SpanHead(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     is_stream: bool
     first_text_s: float | None
-    """From the arrival of the request to its first text."""
+    """From the arrival of the request to the first text of its stream."""
+    content: dict[str, str]
+    """The texts, where they are wanted."""
     error_type: str | None
 
 
 def unix_ns(monotonic_s: float, offset_ns: int) -> int:
     """Unix time in nanoseconds of a moment of the monotonic clock."""
     return int(monotonic_s * 1e9) + offset_ns
+
+
+def current_trace_id() -> str:
+    """32 hex digits; empty where no span runs."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
 
 
 class RequestSpan:
@@ -68,7 +76,7 @@ class RequestSpan:
         """Describe the span, and make its children; those of a request that was cut off come a moment later."""
         if not self._span.is_recording():
             return
-        self._span.set_attributes(describe(self._operation, generation, head))
+        self._span.set_attributes({**describe(self._operation, generation, head), **head.content})
         if self._first_sent_s is not None:
             offset_ns = unix_offset_ns()
             reply = self._start("reply", unix_ns(self._first_sent_s, offset_ns), {})

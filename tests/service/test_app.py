@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -52,6 +53,8 @@ class TestLog:
         (line,) = [line for line in lines if line["event"] == "request_finished"]
         assert line.pop("total_ms") > 0
         assert line.pop("response_id") in reply.text
+        assert line.pop("trace_id") == reply.headers["x-trace-id"]
+        assert len(line.pop("span_id")) == 16
         assert line == {
             "event": "request_finished",
             "log_level": "info",
@@ -110,7 +113,7 @@ class TestSpan:
     ) -> None:
         await traced.post(CHAT, json=BODY | {"stream": is_stream}, headers={"x-request-id": "r1"})
         *children, span = exporter.get_finished_spans()
-        assert [child.name for child in children] == ["reply"] * is_stream
+        assert [child.name for child in children] == ["reply"]
         assert span.name == "POST /v1/chat/completions"
         expected = {
             "http.request.method": "POST",
@@ -128,6 +131,33 @@ class TestSpan:
         (span,) = exporter.get_finished_spans()
         assert span.context is not None
         assert f"{span.context.trace_id:032x}" == TRACE_ID
+
+    async def test_trace_of_the_caller_is_kept_where_nobody_records(self, client: httpx.AsyncClient) -> None:
+        reply = await client.get("/health", headers={"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"})
+        assert reply.headers["x-trace-id"] == TRACE_ID
+
+    async def test_request_has_a_trace_id_where_nobody_records(
+        self, client: httpx.AsyncClient, engine: FakeEngine
+    ) -> None:
+        one, other = [(await client.post(CHAT, json=BODY)).headers["x-trace-id"] for _ in range(2)]
+        assert one != other
+        _, trace_id, span_id, flags = engine.requests[0].traceparent.split("-")
+        assert (trace_id, len(span_id), flags) == (one, 16, "00")
+
+    @pytest.mark.parametrize("has_usage", [True, False])
+    @pytest.mark.parametrize(
+        ("path", "body"), [(CHAT, BODY), ("/v1/completions", {"prompt": "a", "n": 2, "max_tokens": 4})]
+    )
+    async def test_last_event_of_a_stream_carries_the_trace_id(
+        self, client: httpx.AsyncClient, path: str, body: dict[str, Any], has_usage: bool
+    ) -> None:
+        asked = body | {"stream": True, "stream_options": {"include_usage": has_usage}}
+        reply = await client.post(path, json=asked)
+        *events, done = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
+        assert done == "[DONE]"
+        trace_ids = [json.loads(event).get("trace_id") for event in events]
+        assert trace_ids[-1] == reply.headers["x-trace-id"]
+        assert set(trace_ids[:-1]) == {None}
 
     async def test_log_lines_carry_the_ids_of_the_span(
         self, exporter: InMemorySpanExporter, traced: httpx.AsyncClient

@@ -21,10 +21,11 @@ from contracts.openai.chat import (
     TopLogprob,
 )
 from contracts.openai.common import Usage
+from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import EngineProvider
 from service.routes.body import BodyDecoder
-from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
+from service.routes.generation import ChoiceText, Reply, ReplyHead, admit, in_background, new_head, reply_with
 from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_chat
@@ -48,7 +49,15 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=bool(options and options.include_usage))
     generation = await admit(serving, [text_request])
     return reply_with(
-        request, generation, form, head, is_stream=bool(body.stream), extra_headers=received.reply_headers
+        Reply(
+            generation=generation,
+            form=form,
+            head=head,
+            is_stream=bool(body.stream),
+            extra_headers=received.reply_headers,
+            content=message_content.of_chat(serving.settings, body.messages),
+        ),
+        request,
     )
 
 
@@ -61,9 +70,11 @@ class ChatForm:
         self._usage: msgspec.UnsetType | None = None if has_usage else msgspec.UNSET
         self._frames: dict[int, tuple[bytes, bytes]] = {}
         self._choices: dict[int, ChoiceText] = {}
+        self._num_open = 0
 
     def opening(self, num_choices: int) -> bytes:
         """The role of every choice, in the order that clients rely on."""
+        self._num_open = num_choices
         delta = Delta(role="assistant", content="")
         return b"".join(self._event([ChunkChoice(index=index, delta=delta)]) for index in range(num_choices))
 
@@ -76,11 +87,14 @@ class ChatForm:
             before, after = self._frames.get(choice) or self._make_frame(choice)
             out += (before, _ENCODER.encode(piece.text), after)
         if piece.finish_reason is not None:
-            out.append(self._event([ChunkChoice(index=choice, delta=Delta(), finish_reason=piece.finish_reason)]))
+            self._num_open -= 1
+            is_last = self._num_open == 0 and self._usage is msgspec.UNSET
+            ended = ChunkChoice(index=choice, delta=Delta(), finish_reason=piece.finish_reason)
+            out.append(self._event([ended], is_last=is_last))
 
     def closing(self, usage: Usage) -> bytes:
         """The usage event, where it was asked for."""
-        return b"" if self._usage is msgspec.UNSET else self._event([], usage)
+        return b"" if self._usage is msgspec.UNSET else self._event([], usage, is_last=True)
 
     def collect(self, choice: int, piece: TextPiece) -> None:
         """Keep a piece for `body`."""
@@ -109,7 +123,7 @@ class ChatForm:
             finish_reason=text.finish_reason,
         )
 
-    def _event(self, choices: list[ChunkChoice], usage: Usage | None = None) -> bytes:
+    def _event(self, choices: list[ChunkChoice], usage: Usage | None = None, *, is_last: bool = False) -> bytes:
         chunk = ChatCompletionChunk(
             id=self._head.id,
             created=self._head.created,
@@ -117,6 +131,7 @@ class ChatForm:
             choices=choices,
             system_fingerprint=self._head.system_fingerprint,
             usage=self._usage if usage is None else usage,
+            trace_id=self._head.trace_id if is_last else msgspec.UNSET,
         )
         return event(_ENCODER.encode(chunk))
 

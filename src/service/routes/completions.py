@@ -10,10 +10,11 @@ from litestar.types import ASGIApp
 
 from contracts.openai.common import Usage
 from contracts.openai.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import EngineProvider
 from service.routes.body import BodyDecoder
-from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
+from service.routes.generation import ChoiceText, Reply, ReplyHead, admit, in_background, new_head, reply_with
 from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_completion
@@ -42,7 +43,15 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     )
     generation = await admit(serving, text_requests)
     return reply_with(
-        request, generation, form, head, is_stream=bool(body.stream), extra_headers=received.reply_headers
+        Reply(
+            generation=generation,
+            form=form,
+            head=head,
+            is_stream=bool(body.stream),
+            extra_headers=received.reply_headers,
+            content=message_content.of_completion(serving.settings, body.prompt),
+        ),
+        request,
     )
 
 
@@ -56,9 +65,11 @@ class CompletionForm:
         self._usage: msgspec.UnsetType | None = None if has_usage else msgspec.UNSET
         self._frames: dict[int, tuple[bytes, bytes]] = {}
         self._choices: dict[int, ChoiceText] = {}
+        self._num_open = 0
 
     def opening(self, num_choices: int) -> bytes:
         """Every choice once, in the order that clients rely on, with its prompt if that is to be echoed."""
+        self._num_open = num_choices
         return b"".join(
             self._event([CompletionChoice(text=self._echoes[index], index=index)]) for index in range(num_choices)
         )
@@ -72,11 +83,14 @@ class CompletionForm:
             before, after = self._frames.get(choice) or self._make_frame(choice)
             out += (before, _ENCODER.encode(piece.text), after)
         if piece.finish_reason is not None:
-            out.append(self._event([CompletionChoice(text="", index=choice, finish_reason=piece.finish_reason)]))
+            self._num_open -= 1
+            is_last = self._num_open == 0 and self._usage is msgspec.UNSET
+            ended = CompletionChoice(text="", index=choice, finish_reason=piece.finish_reason)
+            out.append(self._event([ended], is_last=is_last))
 
     def closing(self, usage: Usage) -> bytes:
         """The usage event, where it was asked for."""
-        return b"" if self._usage is msgspec.UNSET else self._event([], usage)
+        return b"" if self._usage is msgspec.UNSET else self._event([], usage, is_last=True)
 
     def collect(self, choice: int, piece: TextPiece) -> None:
         """Keep a piece for `body`."""
@@ -95,7 +109,9 @@ class CompletionForm:
             finish_reason=text.finish_reason,
         )
 
-    def _completion(self, choices: list[CompletionChoice], usage: Usage | msgspec.UnsetType | None) -> Completion:
+    def _completion(
+        self, choices: list[CompletionChoice], usage: Usage | msgspec.UnsetType | None, *, is_last: bool = False
+    ) -> Completion:
         return Completion(
             id=self._head.id,
             created=self._head.created,
@@ -103,10 +119,12 @@ class CompletionForm:
             choices=choices,
             system_fingerprint=self._head.system_fingerprint,
             usage=usage,
+            trace_id=self._head.trace_id if is_last else msgspec.UNSET,
         )
 
-    def _event(self, choices: list[CompletionChoice], usage: Usage | None = None) -> bytes:
-        return event(_ENCODER.encode(self._completion(choices, self._usage if usage is None else usage)))
+    def _event(self, choices: list[CompletionChoice], usage: Usage | None = None, *, is_last: bool = False) -> bytes:
+        chunk = self._completion(choices, self._usage if usage is None else usage, is_last=is_last)
+        return event(_ENCODER.encode(chunk))
 
     def _make_frame(self, choice: int) -> tuple[bytes, bytes]:
         """The bytes around the text of a plain event."""

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -24,9 +25,10 @@ from service import genai
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import Serving
 from service.error_responses import INTERNAL_ERROR, encode_error
-from service.generation_stream import GenerationStream
+from service.generation_stream import ChoicePiece, GenerationStream
 from service.http_errors import InternalError
-from service.request_spans import RequestSpan, SpanHead
+from service.message_content import MessageContent
+from service.request_spans import RequestSpan, SpanHead, current_trace_id
 from service.sse import DONE, EventStreamReply, event, run_until_disconnect
 from service.translate import TextRequest
 
@@ -48,6 +50,8 @@ class ReplyHead(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     system_fingerprint: str
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
+    """For the last event of a stream."""
 
 
 class ChoiceText:
@@ -96,12 +100,13 @@ class ReplyForm(Protocol):
 
 
 def new_head(prefix: str, info: EngineInfo) -> ReplyHead:
-    """A fresh id and the current time."""
+    """A fresh id, the current time, and the trace that this request is in."""
     return ReplyHead(
         id=f"{prefix}{secrets.token_hex(16)}",
         created=int(time.time()),
         model=info.model_name,
         system_fingerprint=info.fingerprint,
+        trace_id=current_trace_id() or msgspec.UNSET,
     )
 
 
@@ -122,31 +127,37 @@ async def admit(serving: Serving, requests: Sequence[TextRequest]) -> Generation
         raise
 
 
-def reply_with(
-    request: Request[Any, Any, Any],
-    generation: GenerationStream,
-    form: ReplyForm,
-    head: ReplyHead,
-    *,
-    is_stream: bool,
-    extra_headers: Sequence[tuple[bytes, bytes]] = (),
-) -> ASGIApp:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What makes one reply."""
+
+    generation: GenerationStream
+    form: ReplyForm
+    head: ReplyHead
+    is_stream: bool
+    extra_headers: Sequence[tuple[bytes, bytes]] = ()
+    content: MessageContent | None = None
+    """Collects the texts for the request's span; None unless that is switched on."""
+
+
+def reply_with(reply: Reply, request: Request[Any, Any, Any]) -> ASGIApp:
     """The reply that ends the generation on every path: finished, failed, client gone."""
-    outcome = Outcome(request, generation, head, is_stream=is_stream)
-    if not is_stream:
-        return JsonReply(generation, form, outcome, extra_headers)
-    return EventStreamReply(_events(generation, form, outcome), outcome.close, extra_headers=list(extra_headers))
+    outcome = Outcome(request, reply)
+    if not reply.is_stream:
+        return JsonReply(reply, outcome)
+    return EventStreamReply(_events(reply, outcome), outcome.close, extra_headers=list(reply.extra_headers))
 
 
-async def _events(generation: GenerationStream, form: ReplyForm, outcome: Outcome) -> AsyncIterator[bytes]:
+async def _events(reply: Reply, outcome: Outcome) -> AsyncIterator[bytes]:
     """Batches of events: all that is ready at a wake-up is one batch, so that it goes out in one send."""
+    generation, form = reply.generation, reply.form
     yield form.opening(generation.num_choices)
     try:
         while pieces := await generation.take():
             out: list[bytes] = []
             for choice, piece in pieces:
                 form.add_events(out, choice, piece)
-            outcome.begin_sending()
+            outcome.begin_sending(pieces)
             yield b"".join(out)
     except QuireError as error:
         outcome.status = error.status
@@ -164,55 +175,52 @@ async def _events(generation: GenerationStream, form: ReplyForm, outcome: Outcom
 class JsonReply:
     """Owner of one one-shot reply: waits for the whole text, or for the client to leave."""
 
-    def __init__(
-        self,
-        generation: GenerationStream,
-        form: ReplyForm,
-        outcome: Outcome,
-        extra_headers: Sequence[tuple[bytes, bytes]],
-    ) -> None:
-        self._generation = generation
-        self._form = form
+    def __init__(self, reply: Reply, outcome: Outcome) -> None:
+        self._reply = reply
         self._outcome = outcome
-        self._extra_headers = extra_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry. Raises what the generation raises; nothing has been sent by then."""
         try:
             body = await run_until_disconnect(receive, self._collect())
+            if body is not None:
+                await self._send(send, body)
         except QuireError as error:
             self._outcome.status = error.status
             raise
         finally:
             self._outcome.close()
-        if body is None:
-            return
+
+    async def _send(self, send: Send, body: bytes) -> None:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            *self._extra_headers,
+            *self._reply.extra_headers,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _collect(self) -> bytes:
-        while pieces := await self._generation.take():
-            for choice, piece in pieces:
-                self._form.collect(choice, piece)
+        generation, form = self._reply.generation, self._reply.form
+        collected: list[ChoicePiece] = []
+        while pieces := await generation.take():
+            collected += pieces
+        for choice, piece in collected:
+            form.collect(choice, piece)
         self._outcome.status = 200
-        return self._form.body(self._generation.num_choices, self._generation.usage())
+        self._outcome.begin_sending(collected)
+        return form.body(generation.num_choices, generation.usage())
 
 
 class Outcome:
     """Ends a generation once and writes its `request_finished` line: numbers and names, never text."""
 
-    def __init__(
-        self, request: Request[Any, Any, Any], generation: GenerationStream, head: ReplyHead, *, is_stream: bool
-    ) -> None:
+    def __init__(self, request: Request[Any, Any, Any], reply: Reply) -> None:
         self._path = request.url.path
-        self._generation = generation
-        self._head = head
-        self._is_stream = is_stream
+        self._generation = reply.generation
+        self._head = reply.head
+        self._is_stream = reply.is_stream
+        self._content = reply.content
         self._started_s: float = request.scope["state"]["started_s"]
         self._is_closed = False
         self._span = RequestSpan(genai.OPERATIONS.get(self._path, self._path))
@@ -220,11 +228,14 @@ class Outcome:
         self.status: int | None = None
         """HTTP status, or the one that an error inside the stream stands for; None: the client left."""
 
-    def begin_sending(self) -> None:
-        """The first text is about to be sent."""
+    def begin_sending(self, pieces: Sequence[ChoicePiece]) -> None:
+        """These are about to be sent."""
         if self._first_text_s is None:
             self._first_text_s = time.perf_counter() - self._started_s
             self._span.begin_sending()
+        if self._content is not None:
+            for choice, piece in pieces:
+                self._content.add(choice, piece)
 
     def close(self) -> None:
         """Free the engine's side; may be called again."""
@@ -239,7 +250,8 @@ class Outcome:
                 response_id=self._head.id,
                 model=self._head.model,
                 is_stream=self._is_stream,
-                first_text_s=self._first_text_s,
+                first_text_s=self._first_text_s if self._is_stream else None,
+                content={} if self._content is None else self._content.attributes(),
                 error_type=None if status == HTTP_OK else str(status),
             ),
         )
