@@ -113,6 +113,8 @@ class LaunchEngine(msgspec.Struct, frozen=True, tag=True):
 
     settings: Settings
     socket_path: str
+    launched_s: float
+    """On the machine's monotonic clock."""
 
 
 class LaunchWorker(msgspec.Struct, frozen=True, tag=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from contracts.finish_reason import FinishReason
 
-MAX_WAITS, MAX_CHUNKS = 16, 64
+MAX_WAITS, MAX_CHUNKS, MAX_STEP_LINKS = 16, 64, 16
 """Entries that a record keeps of each; the rest is counted."""
 
 
@@ -86,6 +86,16 @@ class StepShare(msgspec.Struct, frozen=True, array_like=True):
     """In the model and the sampler."""
 
 
+class StepLink(msgspec.Struct, frozen=True, array_like=True):
+    """A step that it took part in and that has a span of its own."""
+
+    at_s: float
+    """Within the step."""
+    trace_id: str
+    span_id: str
+    """Hex digits: 32 and 16."""
+
+
 class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One sample, from submission to its end or to now."""
 
@@ -106,6 +116,7 @@ class SampleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """When the record was made."""
     finish_reason: FinishReason | None = None
     error: str | None = None
+    step_links: list[StepLink] = []
 
     @property
     def latest_s(self) -> float:

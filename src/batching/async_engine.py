@@ -19,6 +19,7 @@ from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
 from batching.latencies import LatencyBook
 from batching.model_loader import ProgressCallback, no_progress
 from batching.record_ring import RecordRing
+from batching.step_spans import StepSpans
 from batching.step_timer import StepTimer
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import EngineDead, ShuttingDown
@@ -71,6 +72,8 @@ class AsyncEngine:
         self._last_step_s = 0.0
         self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s)
         """Says how long the step in flight has run; a watchdog in another thread may read it."""
+        self.step_spans: StepSpans | None = None
+        """Set where spans are sent."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -198,11 +201,14 @@ class AsyncEngine:
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
+        began_s = self._clock()
         with self.timer:
             output = await loop.run_in_executor(self._executor, execute_isolated, self._core.runner, plan, log.error)
         now_s = self._clock()
         self._latencies.decode_step(now_s - self._last_step_s, plan.num_decodes)
         self._last_step_s = now_s
+        if self.step_spans is not None:
+            self.step_spans.observe(plan, scheduler, began_s, now_s)
         self._deliver(scheduler.commit(output, now_s))
 
     def _deliver(self, deltas: list[GenerationDelta]) -> None:

@@ -14,10 +14,12 @@ from batching.step import ScheduledSequence, SchedulerOutput
 from contracts.generation import FinishReason, GenerationRequest
 from contracts.records import (
     MAX_CHUNKS,
+    MAX_STEP_LINKS,
     MAX_WAITS,
     BlockHolder,
     Chunk,
     SampleRecord,
+    StepLink,
     StepShare,
     Wait,
     WaitCause,
@@ -57,12 +59,16 @@ class _OpenWait:
 class Story:
     """What is noted of one sequence while it lives. Owner: the Journal."""
 
-    __slots__ = ("chunks", "decode", "decoding_since", "num_chunks", "num_waits", "open_wait", "sequence", "waits")
+    __slots__ = (
+        *("chunks", "decode", "decoding_since", "num_chunks", "num_waits"),
+        *("open_wait", "sequence", "step_links", "waits"),
+    )
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
         self.waits: list[Wait] = []
         self.chunks: list[Chunk] = []
+        self.step_links: list[StepLink] = []
         self.num_waits = self.num_chunks = 0
         self.open_wait: _OpenWait | None = None
         self.decode = StepShare()
@@ -182,6 +188,18 @@ class Journal:
             steps.step_s + duration_s,
         )
 
+    def requests_in(self, plan: SchedulerOutput) -> dict[str, GenerationRequest]:
+        """Request id to request, of those that share a step and still live."""
+        found = (self._stories.get(row.seq_id) for row in plan.sequences)
+        return {story.sequence.request.request_id: story.sequence.request for story in found if story is not None}
+
+    def link_step(self, plan: SchedulerOutput, link: StepLink) -> None:
+        """Every sequence of this step, which is not committed yet, remembers its span."""
+        for row in plan.sequences:
+            story = self._stories.get(row.seq_id)
+            if story is not None and len(story.step_links) < MAX_STEP_LINKS:
+                story.step_links.append(link)
+
     # ---- inside
 
     def _reading(self) -> tuple[float, ...]:
@@ -256,6 +274,7 @@ class Journal:
             finished_s=None if reason is None else self.now_s,
             finish_reason=reason,
             error=error,
+            step_links=list(story.step_links),
         )
 
 

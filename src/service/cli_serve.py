@@ -29,9 +29,11 @@ def serve_command(**flags: object) -> None:
     Every option can also be set by the variable named in brackets, in the environment or in a .env file.
     """
     from service.exposure import check_exposure
+    from service.tracing import check_tracing
 
     settings = seal_keys(resolve_settings(flags))
     check_exposure(settings, os.environ)
+    check_tracing(settings.server)
     check_model_exists(settings.engine)
     address = find_listen_address(settings.server.host, settings.server.port)
     if settings.server.ssl_certfile is not None:

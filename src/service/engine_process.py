@@ -6,17 +6,24 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from contracts.errors import ModelNotUsable, StartupError
 from contracts.frames import ChildBound, Drain, EngineReady, ErrorReport, Failed, LaunchEngine, Progress
+from contracts.settings import ServerSettings
+from service.clocks import unix_offset_ns
 from service.control_channel import ControlChannel
 from service.cpu_threads import share_interpreter
 from service.event_loop import leave_now, run_event_loop, without_garbage_collection
 from service.logs import configure_logging
 from service.private_directory import remove_private_directory
+from service.startup_spans import IMPORTING, StartupLog
+from service.tracing import start_tracing, stop_tracing
+
+if TYPE_CHECKING:
+    from batching.step_spans import StepSpans
 
 DIED_EXIT_CODE = 72
 
@@ -46,6 +53,8 @@ def main(arguments: list[str]) -> None:
 
 async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
     drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
+    startup = StartupLog(launch.launched_s)
+    startup.begin(IMPORTING)
     socket_path = Path(launch.socket_path)
 
     def handle(message: ChildBound) -> None:
@@ -59,9 +68,11 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
             from batching.engine_server import EngineServer
             from batching.watchdog import Watchdog
 
-            engine = await AsyncEngine.start(
-                launch.settings.engine, lambda stage, fraction: channel.send(Progress(stage, fraction))
-            )
+            def report(stage: str, fraction: float | None) -> None:
+                startup.begin(stage)
+                channel.send(Progress(stage, fraction))
+
+            engine = await AsyncEngine.start(launch.settings.engine, report)
     except StartupError as error:
         log.error("startup_failed", reason=error.message)
         channel.send(Failed(ErrorReport.of(error)))
@@ -80,6 +91,11 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
     watchdog.start()
     share_interpreter()
     channel.send(EngineReady(engine.info))
+    startup.end()
+    providers = start_tracing(launch.settings.server)
+    if providers:
+        startup.emit(engine.info)
+        engine.step_spans = make_step_spans(launch.settings.server)
     ends: set[asyncio.Future[Any]] = {drain, asyncio.create_task(engine.wait_until_ended())}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if drain.done():
@@ -87,9 +103,17 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
     await server.stop()
     watchdog.stop()
     if not drain.done():
-        return DIED_EXIT_CODE
+        return DIED_EXIT_CODE  # its spans go with it: another engine is waited for
+    await stop_tracing(providers)
     remove_private_directory(socket_path)
     return 0
+
+
+def make_step_spans(settings: ServerSettings) -> StepSpans | None:
+    """What makes spans of steps; None where none are wanted."""
+    from batching.step_spans import StepSpans
+
+    return StepSpans(settings.trace_steps, unix_offset_ns) if settings.trace_steps else None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import structlog
@@ -16,7 +16,7 @@ from opentelemetry.util.types import AttributeValue
 
 from contracts.errors import QuireError
 from contracts.explanation import Phase
-from contracts.records import SampleRecord
+from contracts.records import SampleRecord, StepLink
 from service import genai
 from service.clocks import unix_offset_ns
 from service.generation_stream import GenerationStream
@@ -103,11 +103,21 @@ class RequestSpan:
                     f"quire.{name}": value for name, value in phase.details.items()
                 }
                 attributes["quire.sample"] = phase.sample
-                self._start(phase.name, start_ns, attributes).end(end_ns)
+                within = (link for link in record.step_links if start_ns <= unix_ns(link.at_s, offset_ns) < end_ns)
+                self._start(phase.name, start_ns, attributes, [_link_to(link) for link in within]).end(end_ns)
 
-    def _start(self, name: str, start_ns: int, attributes: dict[str, AttributeValue]) -> trace.Span:
+    def _start(
+        self, name: str, start_ns: int, attributes: dict[str, AttributeValue], links: Sequence[trace.Link] = ()
+    ) -> trace.Span:
         context = trace.set_span_in_context(self._span)
-        return trace.get_tracer(_SCOPE).start_span(name, context, attributes=attributes, start_time=start_ns)
+        tracer = trace.get_tracer(_SCOPE)
+        return tracer.start_span(name, context, attributes=attributes, links=links, start_time=start_ns)
+
+
+def _link_to(link: StepLink) -> trace.Link:
+    """To the span of a step that the request took part in."""
+    context = trace.SpanContext(int(link.trace_id, 16), int(link.span_id, 16), True, trace.TraceFlags(1))
+    return trace.Link(context, {"quire.link": "engine step"})
 
 
 def describe(operation: str, generation: GenerationStream, head: SpanHead) -> dict[str, AttributeValue]:

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from contracts.engine import EngineInfo
@@ -78,7 +80,7 @@ class Supervisor:
         self._directory = make_private_directory()
         socket_path = str(self._directory / SOCKET_NAME)
         timeout_s = settings.server.engine_timeout_s
-        self._engine = _Slot("engine", "service.engine_process", LaunchEngine(settings, socket_path), timeout_s)
+        self._engine = _Slot("engine", "service.engine_process", LaunchEngine(settings, socket_path, 0.0), timeout_s)
         worker = LaunchWorker(settings, socket_path, address.ip)
         self._workers = [
             _Slot(f"worker-{number + 1}", "service.worker", worker, WORKER_TIMEOUT_S)
@@ -126,7 +128,7 @@ class Supervisor:
         """Start the child again and again until the supervisor stops or gives up."""
         while not self._is_stopping.is_set():
             child = slot.child = await ChildProcess.start(
-                slot.name, slot.module, slot.launch, lambda message: self._handle(slot, message)
+                slot.name, slot.module, _dated(slot.launch), lambda message: self._handle(slot, message)
             )
             if self._is_stopping.is_set():
                 child.kill()
@@ -228,6 +230,13 @@ class Supervisor:
             shutil.rmtree(self._directory, ignore_errors=True)
             leave_now(128 + signum)
         self._is_stopping.set()
+
+
+def _dated(launch: ChildBound) -> ChildBound:
+    """The order as it is sent now."""
+    if isinstance(launch, LaunchEngine):
+        return msgspec.structs.replace(launch, launched_s=time.monotonic())
+    return launch
 
 
 def _describe(status: int) -> str:

@@ -1,6 +1,7 @@
-"""Sends spans to an OTLP collector, where the settings or the standard OTEL_* variables name one; else does nothing.
+"""Sends spans, and metrics on demand, to an OTLP collector, where the settings or the standard OTEL_* variables name
+one; else does nothing.
 
-The SDK and the exporter are imported only then. Spans are batched in a thread of the SDK's; a collector that is down
+The SDK and the exporters are imported only then. Spans are batched in a thread of the SDK's; a collector that is down
 costs a warning.
 """
 
@@ -10,17 +11,24 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from importlib.util import find_spec
 from typing import Any
 
 import structlog
 
+from contracts.errors import SettingsError
 from contracts.settings import ServerSettings
 from contracts.version import VERSION
+from service import message_content
 
 SERVICE_NAME = "quire"
 SHUTDOWN_S = 3.0
 """How long the last spans may take at the end."""
+METRICS_EVERY_MS = 15_000
+"""Where OTEL_METRIC_EXPORT_INTERVAL does not say otherwise."""
+PROTOCOLS = ("http/protobuf", "grpc")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 _log = structlog.get_logger("service.tracing")
 
@@ -33,32 +41,102 @@ def is_wanted(settings: ServerSettings) -> bool:
     return not is_off and (settings.otlp_endpoint is not None or any(os.environ.get(name) for name in _ENDPOINTS))
 
 
+def protocol_of(settings: ServerSettings) -> str:
+    """How the collector is spoken to."""
+    said = (os.environ.get(name) for name in _PROTOCOL_VARIABLES)
+    return settings.otlp_protocol or next(filter(None, said), PROTOCOLS[0])
+
+
+def check_tracing(settings: ServerSettings) -> None:
+    """Raise SettingsError where a collector is named that could not be spoken to."""
+    if not is_wanted(settings):
+        return
+    protocol = protocol_of(settings)
+    if protocol not in PROTOCOLS:
+        raise SettingsError(
+            f"The OTLP protocol is '{protocol}' ({' or '.join(_PROTOCOL_VARIABLES)}); there are "
+            f"{' and '.join(PROTOCOLS)}."
+        )
+    if protocol == "grpc" and find_spec("grpc") is None:
+        raise SettingsError(
+            "OTLP over gRPC needs packages that are not installed. Install them with `pip install 'quire[grpc]'`, or "
+            "use --otlp-protocol http/protobuf."
+        )
+
+
 @contextlib.asynccontextmanager
 async def tracing(settings: ServerSettings) -> AsyncIterator[None]:
     """Spans are sent while the context lasts, the last ones at its end."""
-    provider = start_tracing(settings) if is_wanted(settings) else None
+    providers = start_tracing(settings)
     try:
         yield
     finally:
-        if provider is not None:
-            try:
-                await asyncio.wait_for(asyncio.to_thread(provider.shutdown), SHUTDOWN_S)
-            except TimeoutError:
-                _log.warning("spans_lost", reason="the collector did not take the last spans in time")
+        await stop_tracing(providers)
 
 
-def start_tracing(settings: ServerSettings) -> Any:
-    """Install a TracerProvider for this process that exports over HTTP; returns it."""
+async def stop_tracing(providers: list[Any]) -> None:
+    """Send what has not been sent, within SHUTDOWN_S."""
+    try:
+        endings = [asyncio.to_thread(provider.shutdown) for provider in providers]
+        await asyncio.wait_for(asyncio.gather(*endings), SHUTDOWN_S)
+    except TimeoutError:
+        _log.warning("spans_lost", reason="the collector did not take the last spans in time")
+
+
+def start_tracing(settings: ServerSettings) -> list[Any]:
+    """Install the SDK's providers for this process, where they are wanted; returns what must be stopped."""
+    if not is_wanted(settings):
+        return []
+    if message_content.is_wanted(settings):
+        _log.warning("texts_are_traced", setting="trace_content")
     from opentelemetry import trace
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     name = os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)
-    resource = Resource.create({"service.name": name, "service.version": VERSION})
-    endpoint = None if settings.otlp_endpoint is None else f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+    instance = f"{os.uname().nodename}-{os.getpid()}"
+    resource = Resource.create(
+        {"service.name": name, "service.version": VERSION, "service.instance.id": instance},
+    )
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(_span_exporter(settings)))
     trace.set_tracer_provider(provider)
+    return [provider, _start_metrics(settings, resource)] if settings.otlp_metrics else [provider]
+
+
+def _start_metrics(settings: ServerSettings, resource: Any) -> Any:
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    interval_ms = None if os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") else METRICS_EVERY_MS
+    reader = PeriodicExportingMetricReader(_metric_exporter(settings), export_interval_millis=interval_ms)
+    provider = MeterProvider([reader], resource)
+    metrics.set_meter_provider(provider)
     return provider
+
+
+def _span_exporter(settings: ServerSettings) -> Any:
+    if protocol_of(settings) == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=settings.otlp_endpoint)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=_http_endpoint(settings, "traces"))
+
+
+def _metric_exporter(settings: ServerSettings) -> Any:
+    if protocol_of(settings) == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+        return GrpcExporter(endpoint=settings.otlp_endpoint)
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter(endpoint=_http_endpoint(settings, "metrics"))
+
+
+def _http_endpoint(settings: ServerSettings, signal: str) -> str | None:
+    """None: the exporter reads the standard variables."""
+    return None if settings.otlp_endpoint is None else f"{settings.otlp_endpoint.rstrip('/')}/v1/{signal}"

@@ -6,10 +6,11 @@ from itertools import pairwise
 
 import pytest
 
+from contracts.errors import SettingsError
 from contracts.records import Chunk, Wait, WaitCause
 from contracts.settings import ServerSettings
 from service.request_spans import GAP_NS, timed, unix_ns
-from service.tracing import is_wanted
+from service.tracing import check_tracing, is_wanted
 from tests.service.test_why import sample
 
 OFFSET_NS = 1_700_000_000_000_000_000
@@ -62,3 +63,17 @@ def test_spans_are_sent_only_where_a_collector_is_named(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_wanted(ServerSettings(otlp_endpoint=endpoint)) is wanted
+
+
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"])
+def test_protocol_that_is_not_spoken_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "http/json")
+    with pytest.raises(SettingsError, match=r"'http/json'.*there are http/protobuf and grpc"):
+        check_tracing(ServerSettings(otlp_endpoint="http://c:4318"))
+    check_tracing(ServerSettings())
+
+
+def test_grpc_without_its_packages_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.tracing.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"pip install 'quire\[grpc\]'"):
+        check_tracing(ServerSettings(otlp_endpoint="http://c:4317", otlp_protocol="grpc"))

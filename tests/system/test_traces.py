@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from tests.system.conftest import running_paced
-from tests.system.otlp_sink import OtlpSink, SinkSpan, running_sink
+from tests.system.otlp_sink import OtlpSink, SinkSpan, running_grpc_sink, running_sink
 from tests.system.quire_process import QuireProcess
 from tests.system.stream_client import FOREVER, StreamClient, is_idle, until_stats
 
@@ -32,7 +33,9 @@ def traced(sink: OtlpSink, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A server that sends its spans to the sink, soon."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
-        with running_paced(tmp_path_factory.mktemp("q"), "--otlp-endpoint", sink.address) as quire:
+        with running_paced(
+            tmp_path_factory.mktemp("q"), "--otlp-endpoint", sink.address, "--trace-steps", "4"
+        ) as quire:
             yield quire
 
 
@@ -74,6 +77,7 @@ async def test_stream_is_one_trace_with_its_phases(traced: QuireProcess, sink: O
     assert set(names) <= PHASES
     (sent,) = [child for child in sink.children_of(span) if child.name == "reply"]
     assert sent.end_ns <= span.end_ns <= received_ns + 10**9
+    assert json.loads(reply.text.split("data: ")[-2])["trace_id"] == TRACE_ID
     expected = {
         "gen_ai.operation.name": "text_completion",
         "gen_ai.provider.name": "quire",
@@ -101,6 +105,7 @@ async def test_one_shot_reply_has_the_same_phases(traced: QuireProcess, sink: Ot
         await client.post(f"{traced.address}/v1/chat/completions", json=body, headers={"x-request-id": "traced-2"})
     span = await span_of(sink, "traced-2")
     assert check_phases(sink, span)[-2:] == ["prefill", "decode"]
+    assert "reply" in {child.name for child in sink.children_of(span)}
     assert span.attributes["gen_ai.operation.name"] == "chat"
     assert "canary-7f3a" not in repr(sink.spans)
     assert "canary-7f3a" not in traced.errors
@@ -139,6 +144,82 @@ async def test_refused_request_is_a_span_without_phases(traced: QuireProcess, si
         await asyncio.sleep(0.05)
     assert [span.attributes["http.response.status_code"] for span in found] == [400]
     assert sink.children_of(found[0]) == []
+
+
+async def test_sampled_steps_are_traces_of_their_own_linked_both_ways(traced: QuireProcess, sink: OtlpSink) -> None:
+    body = {"prompt": [1, 2, 3], "max_tokens": 12, "ignore_eos": True}
+    async with httpx.AsyncClient() as client:
+        ids = ["traced-5", "traced-6"]
+        asked = [
+            client.post(f"{traced.address}/v1/completions", json=body, headers={"x-request-id": one}) for one in ids
+        ]
+        await asyncio.gather(*asked)
+    spans = [await span_of(sink, one) for one in ids]
+    wanted = {(span.trace_id, span.span_id) for span in spans}
+    async with asyncio.timeout(WITHIN_S):
+        while not (steps := [step for step in sink.named("engine step") if set(step.links) == wanted]):
+            await asyncio.sleep(0.05)
+    step = steps[0]
+    assert step.trace_id not in {span.trace_id for span in spans}
+    assert step.parent_id == ""
+    assert (step.attributes["quire.batch_size"], step.attributes["quire.requests"]) == (2, 2)
+    for span in spans:
+        back = [child for child in sink.children_of(span) if (step.trace_id, step.span_id) in child.links]
+        assert len(back) == 1
+        assert back[0].start_ns <= step.end_ns
+        assert step.start_ns <= back[0].end_ns
+
+
+async def test_start_of_the_engine_is_a_trace(traced: QuireProcess, sink: OtlpSink) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not sink.named("engine start"):
+            await asyncio.sleep(0.05)
+    (start,) = sink.named("engine start")
+    stages = sink.children_of(start)
+    assert [stage.name for stage in stages[:2]] == ["starting the process", "importing"]
+    assert start.start_ns == stages[0].start_ns
+    assert all(earlier.end_ns < later.start_ns for earlier, later in pairwise(stages))
+    assert stages[-1].end_ns < start.end_ns
+    assert start.attributes["gen_ai.request.model"] == "fake/model"
+
+
+async def test_texts_and_metrics_are_sent_on_demand(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, running_sink() as sink:
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        flags = ("--otlp-endpoint", sink.address, "--trace-content", "--otlp-metrics")
+        with running_paced(tmp_path, *flags) as quire:
+            body = {"messages": [{"role": "user", "content": "canary-7f3a"}], "max_tokens": 4, "ignore_eos": True}
+            async with httpx.AsyncClient() as client:
+                url = f"{quire.address}/v1/chat/completions"
+                reply = await client.post(url, json=body, headers={"x-request-id": "told-1"})
+            span = await span_of(sink, "told-1")
+            async with asyncio.timeout(WITHIN_S):
+                while not sink.points:
+                    await asyncio.sleep(0.05)
+            assert "canary-7f3a" not in quire.errors
+    (said,) = json.loads(span.attributes["gen_ai.output.messages"])
+    assert said["parts"][0]["content"] == reply.json()["choices"][0]["message"]["content"]
+    assert json.loads(span.attributes["gen_ai.input.messages"])[0]["parts"][0]["content"] == "canary-7f3a"
+    assert {point.name for point in sink.points} == {
+        "gen_ai.server.request.duration",
+        "gen_ai.server.time_to_first_token",
+        "gen_ai.server.time_per_output_token",
+        "gen_ai.client.token.usage",
+    }
+    assert "canary-7f3a" not in repr(sink.points)
+
+
+async def test_spans_are_sent_over_grpc(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, running_grpc_sink() as sink:
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        patch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        with running_paced(tmp_path, "--otlp-endpoint", sink.address) as quire:
+            body = {"prompt": [1], "max_tokens": 3}
+            async with httpx.AsyncClient() as client:
+                await client.post(f"{quire.address}/v1/completions", json=body, headers={"x-request-id": "grpc-1"})
+            span = await span_of(sink, "grpc-1")
+    assert "decode" in check_phases(sink, span)
 
 
 async def test_drain_sends_the_last_spans_and_a_dead_collector_costs_nothing(tmp_path: Path) -> None:

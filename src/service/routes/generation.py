@@ -21,7 +21,7 @@ from contracts.engine import EngineInfo
 from contracts.errors import NoRoom, QuireError
 from contracts.generation import PhaseTimes
 from contracts.openai.common import Usage
-from service import genai
+from service import genai, genai_metrics
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import Serving
 from service.error_responses import INTERNAL_ERROR, encode_error
@@ -223,7 +223,8 @@ class Outcome:
         self._content = reply.content
         self._started_s: float = request.scope["state"]["started_s"]
         self._is_closed = False
-        self._span = RequestSpan(genai.OPERATIONS.get(self._path, self._path))
+        self._operation = genai.OPERATIONS.get(self._path, self._path)
+        self._span = RequestSpan(self._operation)
         self._first_text_s: float | None = None
         self.status: int | None = None
         """HTTP status, or the one that an error inside the stream stands for; None: the client left."""
@@ -257,6 +258,18 @@ class Outcome:
         )
         usage = self._generation.usage()
         times = self._generation.times
+        total_s = time.perf_counter() - self._started_s
+        genai_metrics.record(
+            genai_metrics.RequestFigures(
+                operation=self._operation,
+                model=self._head.model,
+                total_s=total_s,
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                times=times,
+                error_type=None if status == HTTP_OK else str(status),
+            )
+        )
         _log.info(
             "request_finished",
             path=self._path,
@@ -269,7 +282,7 @@ class Outcome:
             cached_tokens=usage.prompt_tokens_details.cached_tokens,
             queue_ms=_elapsed_ms(times, "scheduled_s"),
             ttft_ms=_elapsed_ms(times, "first_token_s"),
-            total_ms=round((time.perf_counter() - self._started_s) * 1000, 3),
+            total_ms=round(total_s * 1000, 3),
             finish_reason=",".join(self._generation.finish_reasons) or None,
         )
 
