@@ -47,6 +47,11 @@ async def tracing(settings: ServerSettings) -> AsyncIterator[None]:
                 _log.warning("spans_lost", reason="the collector did not take the last spans in time")
 
 
+def service_name() -> str:
+    """What traces call this server."""
+    return os.environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME
+
+
 def start_tracing(settings: ServerSettings) -> Any:
     """Install a TracerProvider for this process that exports over HTTP; returns it."""
     from opentelemetry import trace
@@ -55,8 +60,7 @@ def start_tracing(settings: ServerSettings) -> Any:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    name = os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)
-    resource = Resource.create({"service.name": name, "service.version": VERSION})
+    resource = Resource.create({"service.name": service_name(), "service.version": VERSION})
     endpoint = None if settings.otlp_endpoint is None else f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
