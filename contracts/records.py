@@ -158,4 +158,6 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
     """None: of all."""
     is_slowest_first: bool = False
     """Longest total time first; else newest first."""
+    latest_submitted_s: float | None = None
+    """Only those submitted by then: the next page of a long answer that has the newest first."""
     limit: int = 20

@@ -59,6 +59,8 @@ class RecordRing:
             samples = [*record.samples, *open_samples.get(record.request_id, [])]
             if samples:
                 found.append(msgspec.structs.replace(record, samples=samples))
+        if query.latest_submitted_s is not None:
+            found = [record for record in found if record.submitted_s <= query.latest_submitted_s]
         found.sort(key=_total_s if query.is_slowest_first else _submitted_s, reverse=True)
         return found[: max(0, min(query.limit, MAX_ANSWERED))]
 

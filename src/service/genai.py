@@ -12,6 +12,9 @@ PROVIDER: Final = "quire"
 OPERATIONS: Final = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
 """Path of a route that generates, to what the conventions call it."""
 
+OPERATION_OF_ID: Final = {"chatcmpl-": "chat", "cmpl-": "text_completion"}
+"""Beginning of a reply's id, to the same: all that the engine's record of a request knows of its route."""
+
 OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"

@@ -17,6 +17,7 @@ from contracts.openai.common import ErrorBody
 from contracts.openai.completions import Completion, CompletionRequest
 from contracts.openai.models import ModelCard, ModelList
 from service.authorization import is_public
+from service.openapi_jaeger import JAEGER_ROUTES
 from service.routes.health import Health, Probe, Stats
 from service.routes.pages import Welcome
 from service.routes.request_limits import MAX_TIMEOUT_S, TIMEOUT_HEADER
@@ -44,6 +45,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: dict[str, dict[str, Any]] = {}
     """Name of a parameter in the query, to its schema."""
     media_type: str = "application/json"
+    error: type[Any] = ErrorBody
 
 
 _REQUEST_ERRORS = {
@@ -73,7 +75,7 @@ _TIMEOUT = {
 
 def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
-    return [*_api_operations(), *_why_operations(), *_health_operations(), *_page_operations()]
+    return [*_api_operations(), *_why_operations(), *_jaeger_operations(), *_health_operations(), *_page_operations()]
 
 
 def _api_operations() -> list[Operation]:
@@ -157,6 +159,23 @@ def _why_operations() -> list[Operation]:
     ]
 
 
+def _jaeger_operations() -> list[Operation]:
+    return [
+        Operation(
+            method="get",
+            path=route.path,
+            operation_id=route.operation_id,
+            summary=route.summary,
+            reply=route.reply,
+            parameter=route.parameter,
+            query=route.query,
+            errors=route.errors,
+            error=route.error,
+        )
+        for route in JAEGER_ROUTES
+    ]
+
+
 def _health_operations() -> list[Operation]:
     alive = "Whether the process works; answers at once. 503 with the same body once the engine is dead for good."
     ready = "Whether new requests are served; answers at once. 503 with the same body while they are not."
@@ -233,7 +252,8 @@ def render_openapi() -> bytes:
     served = operations()
     used: list[type[Any]] = [ErrorBody]
     for operation in served:
-        used += [kind for kind in (operation.request, operation.reply, operation.event) if kind is not None]
+        kinds = (operation.request, operation.reply, operation.event, operation.error)
+        used += [kind for kind in kinds if kind is not None]
     schemas, components = msgspec.json.schema_components(used, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(used, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -268,7 +288,8 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
     responses: dict[str, Any] = {"200": {"description": description, "content": content}}
     errors = operation.errors | ({} if is_public(operation.path) else _ACCESS_ERRORS)
     for status, reason in sorted(errors.items()):
-        error = {"application/json": {"schema": schema_of[ErrorBody]}}
+        kind = operation.error if status in operation.errors else ErrorBody
+        error = {"application/json": {"schema": schema_of[kind]}}
         responses[str(status)] = {"description": reason, "content": error}
     described: dict[str, Any] = {"operationId": operation.operation_id, "summary": operation.summary}
     if is_public(operation.path):
@@ -277,10 +298,10 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
         schema = {"type": "string"}
         described["parameters"] = [{"name": operation.parameter, "in": "path", "required": True, "schema": schema}]
     if operation.query:
-        described["parameters"] = [
+        described.setdefault("parameters", []).extend(
             {"name": name, "in": "query", "required": False, "schema": schema}
             for name, schema in operation.query.items()
-        ]
+        )
     if operation.request is not None:
         described["parameters"] = [_TIMEOUT]
         body = {"schema": schema_of[operation.request], "example": operation.example}

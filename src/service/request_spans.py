@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -24,7 +24,7 @@ from service.why import main_cause, phases
 
 GAP_NS = 1000
 """Each phase ends so long before the next begins: Jaeger's critical path passes over phases that touch."""
-_SCOPE = "quire.requests"
+SCOPE = "quire.requests"
 
 _pending: set[asyncio.Task[None]] = set()
 """Kept until they are done, as the event loop holds tasks weakly."""
@@ -99,18 +99,15 @@ class RequestSpan:
         offset_ns = unix_offset_ns()
         for record in records:
             for phase, start_ns, end_ns in timed(record, offset_ns):
-                attributes: dict[str, AttributeValue] = {
-                    f"quire.{name}": value for name, value in phase.details.items()
-                }
-                attributes["quire.sample"] = phase.sample
                 within = (link for link in record.step_links if start_ns <= unix_ns(link.at_s, offset_ns) < end_ns)
-                self._start(phase.name, start_ns, attributes, [_link_to(link) for link in within]).end(end_ns)
+                links = [_link_to(link) for link in within]
+                self._start(phase.name, start_ns, phase_attributes(phase), links).end(end_ns)
 
     def _start(
-        self, name: str, start_ns: int, attributes: dict[str, AttributeValue], links: Sequence[trace.Link] = ()
+        self, name: str, start_ns: int, attributes: Mapping[str, AttributeValue], links: Sequence[trace.Link] = ()
     ) -> trace.Span:
         context = trace.set_span_in_context(self._span)
-        tracer = trace.get_tracer(_SCOPE)
+        tracer = trace.get_tracer(SCOPE)
         return tracer.start_span(name, context, attributes=attributes, links=links, start_time=start_ns)
 
 
@@ -146,6 +143,11 @@ def describe(operation: str, generation: GenerationStream, head: SpanHead) -> di
     if generation.records:
         attributes["quire.main_cause"] = main_cause(min(generation.records, key=lambda record: record.sample_index))
     return {name: value for name, value in attributes.items() if value is not None}
+
+
+def phase_attributes(phase: Phase) -> dict[str, int | float | str]:
+    """What a phase's span says of it."""
+    return {f"quire.{name}": value for name, value in phase.details.items()} | {"quire.sample": phase.sample}
 
 
 def timed(record: SampleRecord, offset_ns: int) -> Iterator[tuple[Phase, int, int]]:

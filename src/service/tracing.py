@@ -83,6 +83,11 @@ async def stop_tracing(providers: list[Any]) -> None:
         _log.warning("spans_lost", reason="the collector did not take the last spans in time")
 
 
+def service_name() -> str:
+    """What traces call this server."""
+    return os.environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME
+
+
 def start_tracing(settings: ServerSettings) -> list[Any]:
     """Install the SDK's providers for this process, where they are wanted; returns what must be stopped."""
     if not is_wanted(settings):
@@ -94,10 +99,9 @@ def start_tracing(settings: ServerSettings) -> list[Any]:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    name = os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)
     instance = f"{os.uname().nodename}-{os.getpid()}"
     resource = Resource.create(
-        {"service.name": name, "service.version": VERSION, "service.instance.id": instance},
+        {"service.name": service_name(), "service.version": VERSION, "service.instance.id": instance},
     )
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(_span_exporter(settings)))

@@ -41,7 +41,7 @@ def explain(record: RequestRecord, unix_offset_s: float, *, is_all_shown: bool =
     have no ids.
     """
     if not is_all_shown:
-        record = _with_own_ids_only(record)
+        record = with_own_ids_only(record)
     origin_s = record.submitted_s
     first = min(record.samples, key=lambda sample: sample.sample_index)
     end_s = max(sample.latest_s for sample in record.samples)
@@ -69,7 +69,8 @@ def explain(record: RequestRecord, unix_offset_s: float, *, is_all_shown: bool =
     )
 
 
-def _with_own_ids_only(record: RequestRecord) -> RequestRecord:
+def with_own_ids_only(record: RequestRecord) -> RequestRecord:
+    """The record without the ids of other tenants' requests."""
     replace = msgspec.structs.replace
     samples = []
     for sample in record.samples:

@@ -83,6 +83,12 @@ def test_order_is_newest_or_slowest_first(ring: RecordRing) -> None:
     assert ids(ring.find(RecordQuery(limit=1), live)) == ["b"]
 
 
+def test_next_page_begins_where_the_last_one_ended(ring: RecordRing) -> None:
+    assert ids(ring.find(RecordQuery(latest_submitted_s=1.5), live)) == ["b", "a"]
+    assert ids(ring.find(RecordQuery(latest_submitted_s=1.4), live)) == ["a"]
+    assert ids(ring.find(RecordQuery(latest_submitted_s=0.5), live)) == []
+
+
 def test_others_of_another_tenant_are_not_told(ring: RecordRing) -> None:
     assert ids(ring.find(RecordQuery(tenant="one"), live)) == ["a"]
     assert ring.find(RecordQuery(tenant="one", any_id="b"), live) == []

@@ -113,7 +113,13 @@ settings = st.builds(
     server=st.builds(ServerSettings, host=texts, api_keys=st.none() | texts),
 )
 
-queries = st.builds(RecordQuery, any_id=st.none() | texts, tenant=st.none() | texts, limit=st.integers(0, 100))
+queries = st.builds(
+    RecordQuery,
+    any_id=st.none() | texts,
+    tenant=st.none() | texts,
+    latest_submitted_s=st.none() | st.floats(0, 1e6),
+    limit=st.integers(0, 100),
+)
 counts = st.integers(0, 2**31)
 waits = st.builds(
     Wait,

@@ -46,3 +46,9 @@ def test_inner_routes_are_not_passed_on(path: str) -> None:
     (pattern,) = re.findall(r"location ~ (\S+) \{", CONFIG)
     assert re.search(pattern, path)
     assert not re.search(pattern, "/v1/chat/completions")
+
+
+def test_traces_of_jaegers_page_come_from_the_server() -> None:
+    config = (ROOT / "ops/proxy/jaeger-ui.conf").read_text("utf-8")
+    targets = dict(re.findall(r"location (\S+) \{\s+proxy_pass http://127\.0\.0\.1:(\d+);", config))
+    assert targets == {"/api/": str(ServerSettings().port), "/": "16686"}
