@@ -7,10 +7,13 @@ is not in the catalog cannot be served, whatever a client writes.
 from __future__ import annotations
 
 import difflib
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from contracts.errors import ModelNotFound, clip
+from contracts.openai.common import MaxTokens, MinP, RepetitionPenalty, Temperature, TopP
 from contracts.sampling import SamplingDefaults
 from contracts.settings import EMBEDDED_MODEL, EngineSettings
 
@@ -18,12 +21,12 @@ from contracts.settings import EMBEDDED_MODEL, EngineSettings
 class ProfileSampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What a request to the model gets where it says nothing; None leaves the wish of the checkpoint itself."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    max_tokens: int | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    min_p: MinP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    max_tokens: MaxTokens | None = None
     """None: what the window leaves, for a chat; 16 for a completion, as OpenAI has it."""
 
     def over(self, own: SamplingDefaults) -> SamplingDefaults:

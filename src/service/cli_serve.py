@@ -21,7 +21,7 @@ from service.model_check import check_model_exists
 
 @click.command("serve", epilog=secrets_epilog())
 @click.argument("model", required=False)
-@setting_options("engine", "server")
+@setting_options("engine", "catalog", "server")
 @verbose_option
 def serve_command(**flags: object) -> None:
     """Serve MODEL over HTTP: a local directory or hub name; without it, the small model that is built in.
