@@ -100,7 +100,7 @@ class CatalogSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_loaded_memory: Annotated[
         str | None,
         Meta(
-            description="Memory that loaded models may take together, such as 8GiB; default: what is free at the start.",
+            description="Memory that loaded models may take together, such as 8GiB; default: what is free at start.",
             extra={"unit": "bytes"},
         ),
     ] = None
