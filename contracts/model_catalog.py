@@ -52,7 +52,7 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     is_chat: bool | None = None
     """None: it is one if it has a template. False: /v1/completions alone."""
     max_model_len: int | None = None
-    """Longest prompt plus output in tokens; None: as the settings say, else the checkpoint."""
+    """Longest prompt plus output in tokens; None: the checkpoint's own."""
     dtype: str | None = None
     """auto, float32 or bfloat16; None: as the settings say."""
     kv_cache_memory: str | None = None
@@ -72,10 +72,18 @@ class ModelProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return self.model == EMBEDDED_MODEL
 
     def engine_settings(self, common: EngineSettings) -> EngineSettings:
-        """The settings of an engine for this model: what the profile leaves open is as in `common`."""
-        own = {"max_model_len": self.max_model_len, "dtype": self.dtype, "kv_cache_memory": self.kv_cache_memory}
-        given = {name: value for name, value in own.items() if value is not None}
-        return msgspec.structs.replace(common, model=self.model, served_model_name=self.alias, **given)
+        """The settings of an engine for this model: what the profile leaves open is as in `common`.
+
+        Not so the window, for the one in `common` is MODEL's: the profile of MODEL holds it already.
+        """
+        given = {"dtype": self.dtype, "kv_cache_memory": self.kv_cache_memory}
+        return msgspec.structs.replace(
+            common,
+            model=self.model,
+            served_model_name=self.alias,
+            max_model_len=self.max_model_len,
+            **{name: value for name, value in given.items() if value is not None},
+        )
 
 
 class ModelCatalog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
