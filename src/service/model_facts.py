@@ -27,6 +27,8 @@ _OTHER_BYTES = {"I64": 8, "U64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2}
 _HEADS = ("lm_head.weight", "embed_out.weight")
 _HALF = ("bfloat16", "float16")
 _DYNAMIC_ROPE = ("dynamic", "longrope")
+_UNGROUPED = ("gpt2", "gpt_neox", "opt")
+"""Model types whose heads never share keys, whatever else their config holds."""
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -53,7 +55,7 @@ def find_directory(model: str, *, is_embedded: bool = False) -> Path | None:
         places = list(spec.submodule_search_locations or ()) if spec else []
         return Path(places[0]) / "weights" if places else None
     directory = Path(model).expanduser()
-    if directory.is_dir():
+    if model and directory.is_dir():
         return directory
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -145,7 +147,8 @@ def _num_kv_values(config: dict[str, Any]) -> int | None:
     hidden = _first(config, ("hidden_size", "n_embd"))
     if num_layers is None or num_heads is None or hidden is None:
         return None
-    num_kv_heads = 1 if config.get("multi_query") is True else _first(config, ("num_key_value_heads",)) or num_heads
+    grouped = None if config.get("model_type") in _UNGROUPED else _first(config, ("num_key_value_heads",))
+    num_kv_heads = 1 if config.get("multi_query") is True else grouped or num_heads
     head_dim = _first(config, ("head_dim",)) or hidden // num_heads
     return num_layers * num_kv_heads * head_dim * 2
 
