@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
 
@@ -18,13 +19,15 @@ class _Memory(ctypes.Structure):
     _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
 
 
-def free_gpu_bytes(environ: Mapping[str, str] = os.environ, library: str = LIBRARY) -> int | None:
+def free_gpu_bytes(
+    environ: Mapping[str, str] = os.environ, open_library: Callable[[str], Any] = ctypes.CDLL
+) -> int | None:
     """Bytes free on the first visible GPU; None where there is none."""
     index = visible_index(environ.get("CUDA_VISIBLE_DEVICES"))
     if index is None:
         return None
     try:
-        nvml = ctypes.CDLL(library)
+        nvml = open_library(LIBRARY)
     except OSError:
         return None
     handle, memory = ctypes.c_void_p(), _Memory()

@@ -21,7 +21,8 @@ PROCESS_BYTES = 512 * MIB
 in smaps_rollup with the embedded model and with one of 135 M parameters, after their first step (2 vCPU Xeon, torch
 2.11 on the CPU, 2026-11-21). An engine that has to compile its kernels first, once per machine, takes 200 MiB more."""
 GPU_CONTEXT_BYTES = 1024 * MIB
-"""Of GPU memory beside weights and cache: the driver's context, torch's kernels and the working space of a step."""
+"""Of GPU memory beside weights and cache: the driver's context, torch's kernels and the working space of a step.
+Assumed, not measured."""
 MIN_DEFAULT_CACHE_BYTES = 512 * MIB
 """batching.kv_cache.MIN_DEFAULT_CPU_BYTES."""
 

@@ -6,7 +6,6 @@ Every refusal names the file, the table and the key, with the value where it hel
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -91,9 +90,6 @@ def _declared(table: Any, place: str) -> DeclaredTable:
         raise SettingsError(f"{place}{f', {key}' if key else ''}{shown}: {detail}.") from None
     for key in ("kv_cache_memory", "memory"):
         _check_size(getattr(declared, key), f"{place}, {key}")
-    for key, value in table.get("sampling", {}).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise SettingsError(f"{place}, sampling.{key} is {value}: Expected a finite number.")
     return DeclaredTable(table=declared, place=place)
 
 

@@ -59,7 +59,11 @@ def test_masks_in_old_checkpoints_and_second_copies_are_not_counted(tmp_path: Pa
 
 
 def test_text_model_inside_a_config_is_the_one(tmp_path: Path) -> None:
-    text = {"text_config": {**CONFIG, "num_hidden_layers": 1, "head_dim": 16}, "dtype": None, "torch_dtype": "float32"}
+    text: dict[str, Any] = {
+        "text_config": {**CONFIG, "num_hidden_layers": 1, "head_dim": 16},
+        "dtype": None,
+        "torch_dtype": "float32",
+    }
     facts = read_facts(write_model(tmp_path, **text))
     assert (facts.num_kv_values, facts.is_half) == (1 * 2 * 16 * 2, False)
 

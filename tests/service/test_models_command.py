@@ -98,6 +98,6 @@ def test_neither_torch_nor_the_server_is_imported() -> None:
         "import sys; from service.cli import main; main(['models'], standalone_mode=False); "
         "print(sorted({'torch', 'transformers', 'litestar', 'granian'} & set(sys.modules)))"
     )
-    options: dict[str, Any] = {"capture_output": True, "text": True, "check": True, "timeout": 60, "cwd": ROOT}
-    done = subprocess.run([sys.executable, "-c", code], **options)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"

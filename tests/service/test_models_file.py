@@ -67,7 +67,7 @@ def test_tables_are_read_in_order_with_all_their_keys() -> None:
         ),
         (
             "[[models]]\nalias = 'a'\nsampling = {temperature = nan}",
-            "models.toml, model 1 ('a'), sampling.temperature is nan: Expected a finite number.",
+            "models.toml, model 1 ('a'), sampling.temperature is nan: Expected `float` >= 0.0.",
         ),
         (
             "[[models]]\nalias = 'a'\nsampling = 1",
