@@ -18,8 +18,8 @@ from service.ready_models import ModelFacts
 MIB = 1024 * 1024
 PROCESS_BYTES = 512 * MIB
 """Of an engine beside its weights and cache: 335 MiB of its own and 160 MiB of libraries, which engines share. Measured
-in smaps_rollup with the embedded model and with one of 135 M parameters, after their first step (2 vCPU Xeon, torch
-2.11 on the CPU, 2026-11-21). An engine that has to compile its kernels first, once per machine, takes 200 MiB more."""
+in smaps_rollup with the embedded model and with one of 135 M parameters, once they were ready (2 vCPU Xeon, torch 2.13
+on the CPU, 2026-11-21). An engine that has to compile its kernels first, once per machine, takes 200 MiB more."""
 GPU_CONTEXT_BYTES = 1024 * MIB
 """Of GPU memory beside weights and cache: the driver's context, torch's kernels and the working space of a step.
 Assumed, not measured."""
