@@ -82,6 +82,30 @@ class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     offline: Annotated[bool, _help("Never ask the hub: use local files only (HF_HUB_OFFLINE=1 does the same).")] = False
 
 
+class CatalogSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which models beside MODEL may be served, and how many of them may be loaded at once."""
+
+    models: Annotated[
+        str, _help("More models, with commas between them: alias=directory, alias=hub/name, or a ready entry's name.")
+    ] = ""
+    models_file: Annotated[str | None, _help("TOML file that declares more models, one [[models]] table for each.")] = (
+        None
+    )
+    default_model: Annotated[str | None, _help("Declared model that serves requests without one; default: MODEL.")] = (
+        None
+    )
+    max_loaded_models: Annotated[
+        Positive | None, _help("Most models loaded at once; default: as many as the memory holds.")
+    ] = None
+    max_loaded_memory: Annotated[
+        str | None,
+        Meta(
+            description="Memory that loaded models may take together, such as 8GiB; default: what is free at start.",
+            extra={"unit": "bytes"},
+        ),
+    ] = None
+
+
 class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the HTTP side listens, limits and logs."""
 
@@ -158,4 +182,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """All settings of one `quire serve`."""
 
     engine: EngineSettings = msgspec.field(default_factory=EngineSettings)
+    catalog: CatalogSettings = msgspec.field(default_factory=CatalogSettings)
     server: ServerSettings = msgspec.field(default_factory=ServerSettings)

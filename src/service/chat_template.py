@@ -23,6 +23,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.errors import InvalidRequest, ModelNotUsable, clip
+from service.base_templates import BASE_TEMPLATES
 from service.control_pattern import compile_any
 from service.tokenizer import TextPart, TextTokenizer, read_json_object
 
@@ -98,7 +99,19 @@ class Budget:
 class ChatTemplate:
     """Compiled once at start; rendering is thread-safe."""
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str], control_tokens: Sequence[str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        special_tokens: Mapping[str, str],
+        control_tokens: Sequence[str],
+        *,
+        stops: tuple[str, ...] = (),
+        strips_space: bool = False,
+    ) -> None:
+        self.stops = stops
+        """Where an answer ends, beside the caller's stop strings and the model's own end."""
+        self.strips_space = strips_space
+        """The answer begins with a space that is no part of it."""
         self._special_tokens = dict(special_tokens)
         self._control_pattern = compile_any(control_tokens)
         try:
@@ -114,6 +127,23 @@ class ChatTemplate:
         """Read the template beside the model's tokenizer; None for a base model, which has none."""
         source = read_template_source(model_path)
         return None if source is None else cls(source, tokenizer.special_tokens, tokenizer.control_tokens)
+
+    @classmethod
+    def for_model(cls, model_path: Path, tokenizer: TextTokenizer, wanted: str | None) -> ChatTemplate | None:
+        """The template that the operator wants, a built-in one or a .jinja file; None wanted: the model's own."""
+        if wanted is None:
+            return cls.load(model_path, tokenizer)
+        base = BASE_TEMPLATES.get(wanted)
+        if base is None:
+            return cls(read_template_file(Path(wanted)), tokenizer.special_tokens, tokenizer.control_tokens)
+        base.check_tokenizer(tokenizer)
+        return cls(
+            base.source,
+            tokenizer.special_tokens,
+            tokenizer.control_tokens,
+            stops=base.stops,
+            strips_space=base.strips_space,
+        )
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """Return the prompt up to where the answer begins; raises InvalidRequest with the template's own sentence."""
@@ -172,6 +202,14 @@ def unused_characters(messages: Sequence[ChatMessage], num_characters: int) -> l
     used = set().union(*texts_of(messages))
     unused = (character for code in range(*PRIVATE_USE_PLANE) if (character := chr(code)) not in used)
     return list(itertools.islice(unused, num_characters))
+
+
+def read_template_file(path: Path) -> str:
+    """The text of a template that an operator wrote; raises ModelNotUsable."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelNotUsable(f"The chat template {path} cannot be read as UTF-8 text: {error}.") from error
 
 
 def read_template_source(model_path: Path) -> str | None:

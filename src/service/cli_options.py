@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import click
 
 from contracts.settings import Settings
-from service.setting_fields import SettingField, setting_fields
+from service.setting_fields import GroupName, SettingField, setting_fields
 from service.settings_loader import load_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -18,7 +18,7 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 VERBOSE_KEY = "quire.is_verbose"
 
 
-def setting_options(*groups: Literal["engine", "server"]) -> Callable[[_Command], _Command]:
+def setting_options(*groups: GroupName) -> Callable[[_Command], _Command]:
     """Decorate a command with one option per setting of the groups; `model` is an argument, not an option.
 
     Secrets have no option: what stands on a command line is seen by everyone on the machine.

@@ -16,12 +16,12 @@ from service.api_keys import seal_keys
 from service.cli_options import resolve_settings, secrets_epilog, setting_options, verbose_option
 from service.cpu_threads import limit_spinning
 from service.listen_address import ListenAddress, find_listen_address
-from service.model_check import check_model_exists
+from service.model_catalog import check_models, read_catalog
 
 
 @click.command("serve", epilog=secrets_epilog())
 @click.argument("model", required=False)
-@setting_options("engine", "server")
+@setting_options("engine", "catalog", "server")
 @verbose_option
 def serve_command(**flags: object) -> None:
     """Serve MODEL over HTTP: a local directory or hub name; without it, the small model that is built in.
@@ -34,7 +34,7 @@ def serve_command(**flags: object) -> None:
     settings = seal_keys(resolve_settings(flags))
     check_exposure(settings, os.environ)
     check_tracing(settings.server)
-    check_model_exists(settings.engine)
+    check_models(read_catalog(settings), settings)
     address = find_listen_address(settings.server.host, settings.server.port)
     if settings.server.ssl_certfile is not None:
         address = msgspec.structs.replace(address, scheme="https")

@@ -70,7 +70,7 @@ class SampleText:
 
     def __init__(self, tokenizer: TextTokenizer, request: TextRequest, stop: StopStrings | None) -> None:
         self._tokenizer = tokenizer
-        self._stream = tokenizer.stream(continues_prompt=request.continues_prompt)
+        self._stream = tokenizer.stream(request.continues_prompt, request.strips_space)
         self._stop = stop
         self._stop_state = 0
         self._is_plain = stop is None and not request.wants_logprobs

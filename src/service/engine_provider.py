@@ -18,6 +18,7 @@ import structlog
 
 from contracts.engine import Engine, EngineInfo
 from contracts.errors import EngineDead, ModelNotUsable, OverloadError, StartupError
+from contracts.model_catalog import ModelProfile
 from contracts.settings import EngineSettings, ServerSettings, Settings
 from service.chat_template import ChatTemplate
 from service.overload_gate import OverloadGate
@@ -173,12 +174,25 @@ class EngineProvider:
         self._hooks.on_failure(error)
 
 
-def load_served_model(info: EngineInfo) -> ServedModel:
-    """Read tokenizer and template from the model's directory; raises ModelNotUsable."""
+def load_served_model(info: EngineInfo, profile: ModelProfile | None = None) -> ServedModel:
+    """Read tokenizer and template from the model's directory, or as its profile wants; raises ModelNotUsable."""
     path = Path(info.model_path)
     tokenizer = TextTokenizer.load(path)
+    if profile is None:
+        template = ChatTemplate.load(path, tokenizer)
+        return ServedModel(info=info, tokenizer=tokenizer, template=template, names=(info.model_name,))
+    template = None if profile.is_chat is False else ChatTemplate.for_model(path, tokenizer, profile.template)
+    if profile.is_chat and template is None:
+        raise ModelNotUsable(
+            f"The model '{profile.alias}' is declared a chat model, but {path} holds no chat template. Declare one, "
+            'such as template = "default".'
+        )
     return ServedModel(
-        info=info, tokenizer=tokenizer, template=ChatTemplate.load(path, tokenizer), names=(info.model_name,)
+        info=msgspec.structs.replace(info, sampling_defaults=profile.sampling.over(info.sampling_defaults)),
+        tokenizer=tokenizer,
+        template=template,
+        names=(profile.alias,),
+        default_max_tokens=profile.sampling.max_tokens,
     )
 
 

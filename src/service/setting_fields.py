@@ -11,16 +11,18 @@ from typing import Literal, get_args, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from contracts.settings import EngineSettings, ServerSettings
+from contracts.settings import CatalogSettings, EngineSettings, ServerSettings
 
 VARIABLE_PREFIX = "LLM_"
+
+GroupName = Literal["engine", "catalog", "server"]
 
 
 class SettingField(msgspec.Struct, frozen=True, kw_only=True):
     """One setting as people meet it."""
 
     name: str
-    group: Literal["engine", "server"]
+    group: GroupName
     annotation: object
     """The type as declared, constraints included: msgspec.convert checks a value against it."""
     default: object
@@ -50,15 +52,19 @@ class SettingField(msgspec.Struct, frozen=True, kw_only=True):
 
 def setting_fields() -> list[SettingField]:
     """Every setting in the order of declaration, the engine's first."""
-    return _fields_of(EngineSettings, "engine") + _fields_of(ServerSettings, "server")
+    return [
+        *_fields_of(EngineSettings, "engine"),
+        *_fields_of(CatalogSettings, "catalog"),
+        *_fields_of(ServerSettings, "server"),
+    ]
 
 
-def _fields_of(struct: type[msgspec.Struct], group: Literal["engine", "server"]) -> list[SettingField]:
+def _fields_of(struct: type[msgspec.Struct], group: GroupName) -> list[SettingField]:
     hints = get_type_hints(struct, include_extras=True)
     return [_describe(name, group, hints[name], getattr(struct(), name)) for name in struct.__struct_fields__]
 
 
-def _describe(name: str, group: Literal["engine", "server"], annotation: object, default: object) -> SettingField:
+def _describe(name: str, group: GroupName, annotation: object, default: object) -> SettingField:
     kind = inspect.type_info(annotation)
     metas = [meta for meta in get_args(annotation) if isinstance(meta, msgspec.Meta)]
     extra = {key: value for meta in metas for key, value in (meta.extra or {}).items()}

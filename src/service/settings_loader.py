@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from contracts.errors import SettingsError, clip
-from contracts.settings import EngineSettings, ServerSettings, Settings
+from contracts.settings import CatalogSettings, EngineSettings, ServerSettings, Settings
 from contracts.sizes import parse_bytes
 from service.setting_fields import VARIABLE_PREFIX, SettingField, setting_fields
 
@@ -33,7 +33,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], env_f
     fields = {field.variable: field for field in setting_fields()}
     file_values = dict(_read_env_file(env_file, fields))
     _check_variables(environ, fields)
-    groups: dict[str, dict[str, object]] = {"engine": {}, "server": {}}
+    groups: dict[str, dict[str, object]] = {"engine": {}, "catalog": {}, "server": {}}
     for field in fields.values():
         given = _first_given(field, flags, environ, file_values, env_file)
         if given is not None:
@@ -43,6 +43,7 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], env_f
         groups["engine"]["offline"] = True
     return Settings(
         engine=msgspec.convert(groups["engine"], EngineSettings),
+        catalog=msgspec.convert(groups["catalog"], CatalogSettings),
         server=msgspec.convert(groups["server"], ServerSettings),
     )
 

@@ -128,11 +128,12 @@ class TextTokenizer:
         """Return the id of the control token that is written so, None for any other text."""
         return self._control_ids.get(text)
 
-    def stream(self, continues_prompt: bool = False) -> TextStream:
-        """Start decoding a sample; one that continues a prompt keeps the space before its first word."""
+    def stream(self, continues_prompt: bool = False, strips_space: bool = False) -> TextStream:
+        """Start decoding a sample; one that continues a prompt keeps the space before its first word, unless told."""
         if self._decoding.kind is DecodingKind.OPAQUE:
             return WindowTextStream(self._tokenizer, self._special_ids)
-        return ByteTextStream(self._pieces, 0 if continues_prompt else self._decoding.num_stripped_spaces)
+        num_stripped_spaces = 0 if continues_prompt else self._decoding.num_stripped_spaces
+        return ByteTextStream(self._pieces, max(num_stripped_spaces, int(strips_space)))
 
     def _longest_token(self, file: _TokenizerFile) -> int | None:
         """Characters that one token can stand for, where no normalizer and no added token makes text shorter."""

@@ -34,6 +34,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """None for a base model, which serves only /v1/completions."""
     names: tuple[str, ...]
     """Names that callers may use, the first being the one that replies carry."""
+    default_max_tokens: int | None = None
+    """Most tokens of an answer whose request sets no limit; None: what the window leaves, or 16 for a completion."""
 
     @property
     def num_window_tokens(self) -> int:
@@ -68,6 +70,8 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
     num_prompt_tokens: int
     continues_prompt: bool = False
     """The answer goes on in the middle of a text, so a space before its first word is kept."""
+    strips_space: bool = False
+    """The prompt ends in the middle of a line, so a space before the first word of the answer is dropped."""
 
 
 def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: str, limits: Limits) -> TextRequest:
@@ -79,10 +83,10 @@ def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: 
             f"The model '{model.names[0]}' is a base model without a chat template. Use /v1/completions.",
             param="messages",
         )
-    strings = stop_strings(body.stop)
+    strings = tuple(dict.fromkeys([*stop_strings(body.stop), *model.template.stops]))
     wanted = Wanted(
         max_tokens=chat_max_tokens(body),
-        default_max_tokens=None,
+        default_max_tokens=model.default_max_tokens,
         max_tokens_param="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
         prompt_param="messages",
         num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -101,6 +105,7 @@ def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: 
         wants_logprobs=wanted.num_logprobs is not None,
         num_top_logprobs=wanted.num_logprobs or 0,
         num_prompt_tokens=len(token_ids),
+        strips_space=model.template.strips_space,
     )
 
 
@@ -113,7 +118,7 @@ def translate_completion(
     strings = stop_strings(body.stop)
     wanted = Wanted(
         max_tokens=body.max_tokens,
-        default_max_tokens=DEFAULT_COMPLETION_TOKENS,
+        default_max_tokens=model.default_max_tokens or DEFAULT_COMPLETION_TOKENS,
         max_tokens_param="max_tokens",
         prompt_param="prompt",
         num_logprobs=body.logprobs,

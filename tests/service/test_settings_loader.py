@@ -11,7 +11,7 @@ import pytest
 from rich.pretty import pretty_repr
 
 from contracts.errors import SettingsError
-from contracts.settings import EngineSettings, ServerSettings, Settings
+from contracts.settings import CatalogSettings, EngineSettings, ServerSettings, Settings
 from service.setting_fields import setting_fields
 from service.settings_loader import _convert, load_settings
 
@@ -27,7 +27,8 @@ def test_nothing_given_leaves_every_default(env_file: Path) -> None:
 
 def test_every_field_of_the_structs_is_a_setting() -> None:
     names = [field.name for field in setting_fields()]
-    assert names == [*EngineSettings.__struct_fields__, *ServerSettings.__struct_fields__]
+    groups = (EngineSettings, CatalogSettings, ServerSettings)
+    assert names == [name for group in groups for name in group.__struct_fields__]
 
 
 def test_every_setting_says_what_it_is() -> None:
