@@ -18,7 +18,8 @@ QuireError
 │   ├── DeadlineExceeded            503 deadline_exceeded
 │   └── ShuttingDown                503 shutting_down
 ├── EngineError                     500 engine_error: this request failed in the engine, the server goes on
-│   └── EngineDead                  503 engine_dead
+│   ├── EngineDead                  503 engine_dead
+│   └── ModelLoadFailed             503 model_load_failed
 └── StartupError                    the process cannot start; carries an exit code
     ├── SettingsError               2
     ├── ModelNotUsable              3 missing, unreadable or unsupported model
@@ -172,6 +173,13 @@ class EngineDead(EngineError):
     status = 503
     code = "engine_dead"
     should_retry = True
+
+
+class ModelLoadFailed(EngineError):
+    """A declared model could not be loaded; what was loaded before still is."""
+
+    status = 503
+    code = "model_load_failed"
 
 
 class StartupError(QuireError):

@@ -27,6 +27,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str | None
     trace_url: str | None = None
     """Its page in Jaeger, where the server knows Jaeger's address."""
+    model: str
     key: str
     """Label of the API key; empty without keys."""
     submitted: float

@@ -6,12 +6,16 @@ and SupervisorBound over an inherited socket pair. Pure: bytes in, messages out;
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from contracts import errors
 from contracts.engine import EngineInfo, EngineStats
 from contracts.errors import QuireError
 from contracts.generation import GenerationDelta, GenerationRequest
+from contracts.model_catalog import ModelCatalog
+from contracts.model_state import ModelTable
 from contracts.records import RecordQuery, RequestRecord
 from contracts.settings import Settings
 
@@ -121,8 +125,11 @@ class LaunchWorker(msgspec.Struct, frozen=True, tag=True):
     """Supervisor to a new worker process; `settings.server.port` is the port to listen on."""
 
     settings: Settings
-    socket_path: str
+    directory: str
+    """Where the engines' sockets are."""
     ip: str
+    catalog: ModelCatalog
+    table: ModelTable
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
@@ -158,13 +165,45 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 class Alive(msgspec.Struct, frozen=True, tag=True):
     """Child to supervisor, every BEAT_S: its event loop turns."""
 
+    num_requests: int = 0
+    """Of an engine: waiting and running."""
+
+
+class UseModel(msgspec.Struct, frozen=True, tag=True):
+    """Worker to supervisor: a request wants this model; the table will say when it is there."""
+
+    alias: str
+
+
+class ModelOrder(msgspec.Struct, frozen=True, tag=True):
+    """Worker to supervisor: an operator wants this; answered by OrderDone of the same number."""
+
+    number: int
+    verb: Literal["load", "unload", "default"]
+    alias: str
+    timeout_s: float | None = None
+    """Of an unload: how long requests may still run; None: until they end."""
+
+
+class Models(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to worker: how the models are now, whenever that changes."""
+
+    table: ModelTable
+
+
+class OrderDone(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to worker: what became of an order."""
+
+    number: int
+    error: ErrorReport | None
+
 
 BEAT_S = 0.5
 
 EngineBound = Submit | Abort | AskRecords | Tally
 WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records
-ChildBound = LaunchEngine | LaunchWorker | Drain
-SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive
+ChildBound = LaunchEngine | LaunchWorker | Drain | Models | OrderDone
+SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive | UseModel | ModelOrder
 Message = EngineBound | WorkerBound | ChildBound | SupervisorBound
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -13,6 +13,8 @@ from contracts.finish_reason import FinishReason
 
 MAX_WAITS, MAX_CHUNKS, MAX_STEP_LINKS = 16, 64, 16
 """Entries that a record keeps of each; the rest is counted."""
+MAX_ANSWERED = 100
+"""Records in one answer."""
 
 
 class WaitCause(enum.Enum):
@@ -133,6 +135,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     num_samples: int
     samples: list[SampleRecord]
+    model: str = ""
+    """Name of the model that serves it; an engine, which has but one, leaves it out."""
 
     @property
     def is_finished(self) -> bool:
@@ -147,6 +151,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def submitted_s(self) -> float:
         return min(sample.submitted_s for sample in self.samples)
+
+
+def total_s(record: RequestRecord) -> float:
+    """Until the last thing that is known of it."""
+    return max(sample.latest_s for sample in record.samples) - record.submitted_s
 
 
 class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):

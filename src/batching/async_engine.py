@@ -140,6 +140,11 @@ class AsyncEngine:
         return self._scheduler.counters.num_requests, self._death
 
     @property
+    def num_requests(self) -> int:
+        """Waiting and running."""
+        return len(self._sinks)
+
+    @property
     def is_held(self) -> bool:
         """Somebody holds it."""
         return bool(self._holders)

@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping, Set
 import msgspec
 
 from contracts.generation import GenerationRequest
-from contracts.records import RecordQuery, RequestRecord, SampleRecord
+from contracts.records import MAX_ANSWERED, RecordQuery, RequestRecord, SampleRecord, total_s
 
 MAX_RECORDS = 1024
 """Of ended requests; the oldest goes first. A record has a few hundred bytes, some kilobytes after many chunks."""
-MAX_ANSWERED = 100
-"""Records in one answer."""
 
 LiveSamples = Callable[[Set[str]], dict[str, list[SampleRecord]]]
 """Engine request ids, to the samples of each that run or wait, as they are now."""
@@ -61,7 +59,7 @@ class RecordRing:
                 found.append(msgspec.structs.replace(record, samples=samples))
         if query.latest_submitted_s is not None:
             found = [record for record in found if record.submitted_s <= query.latest_submitted_s]
-        found.sort(key=_total_s if query.is_slowest_first else _submitted_s, reverse=True)
+        found.sort(key=total_s if query.is_slowest_first else _submitted_s, reverse=True)
         return found[: max(0, min(query.limit, MAX_ANSWERED))]
 
 
@@ -80,8 +78,3 @@ def _is_meant(record: RequestRecord, query: RecordQuery) -> bool:
 
 def _submitted_s(record: RequestRecord) -> float:
     return record.submitted_s
-
-
-def _total_s(record: RequestRecord) -> float:
-    """Until the last thing that is known of it."""
-    return max(sample.latest_s for sample in record.samples) - record.submitted_s

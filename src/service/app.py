@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException
 from contracts.engine import Engine
 from contracts.errors import QuireError
 from contracts.settings import EngineSettings, Settings
-from service.engine_provider import EngineProvider, OnProgress, StartupHooks, start_engine_in_process
+from service.engine_provider import EngineProvider, ModelProvider, OnProgress, StartupHooks, start_engine_in_process
 from service.error_responses import handle_client_gone, handle_http_exception, handle_quire_error, handle_unexpected
 from service.http_errors import ClientGone
 from service.key_store import KeyStore
@@ -39,7 +39,7 @@ def create_app(
     return build_app(settings, provider, is_loaded_first=True)
 
 
-def build_app(settings: Settings, provider: EngineProvider, *, is_loaded_first: bool = False) -> Litestar:
+def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: bool = False) -> Litestar:
     """The application around a provider; `is_loaded_first` makes it wait for the engine before it answers at all.
 
     Raises SettingsError for keys, names or origins that cannot be used.

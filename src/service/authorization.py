@@ -28,6 +28,10 @@ SCOPE_OF_PREFIX: Final[Mapping[str, KeyScope | None]] = {
 }
 """First part of a path, to the scope that a key needs for it and all below it; None: any key will do."""
 
+CHANGED_BY_ADMINS: Final = frozenset({("v1", "models")})
+"""First two parts of a path below which everything but reading needs the scope 'admin'."""
+READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
 DEFAULT_SCOPE: Final[KeyScope] = "infer"
 
 MAX_AUTHORIZATION_BYTES = 4096
@@ -52,7 +56,7 @@ class Authorizer:
         api_key = None if presented is None else self._keys.find(presented)
         if api_key is None:
             raise Unauthenticated(_REFUSAL)
-        needed = needed_scope(path)
+        needed = needed_scope(path, str(scope.get("method", "GET")))
         if needed is not None and needed not in api_key.scopes:
             raise InsufficientScope(
                 f"The key '{api_key.label}' lacks the scope '{needed}' that this path needs. Use a key that has it."
@@ -65,10 +69,12 @@ def is_public(path: str) -> bool:
     return path in PUBLIC_PATHS
 
 
-def needed_scope(path: str) -> KeyScope | None:
+def needed_scope(path: str, method: str = "GET") -> KeyScope | None:
     """The scope that a key needs for a path, percent-decoded; empty parts are left out as the router does."""
-    first = next((part for part in path.split("/") if part), "")
-    return SCOPE_OF_PREFIX.get(first, DEFAULT_SCOPE)
+    parts = [part for part in path.split("/") if part]
+    if tuple(parts[:2]) in CHANGED_BY_ADMINS and method not in READING_METHODS:
+        return "admin"
+    return SCOPE_OF_PREFIX.get(parts[0] if parts else "", DEFAULT_SCOPE)
 
 
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from contracts.engine import EngineInfo
+from contracts.model_catalog import ModelCatalog
 from contracts.settings import Settings
 from service.api_keys import seal_keys
 from service.cli_options import resolve_settings, secrets_epilog, setting_options, verbose_option
@@ -34,15 +35,16 @@ def serve_command(**flags: object) -> None:
     settings = seal_keys(resolve_settings(flags))
     check_exposure(settings, os.environ)
     check_tracing(settings.server)
-    check_models(read_catalog(settings), settings)
+    catalog = read_catalog(settings)
+    check_models(catalog, settings)
     address = find_listen_address(settings.server.host, settings.server.port)
     if settings.server.ssl_certfile is not None:
         address = msgspec.structs.replace(address, scheme="https")
     server = msgspec.structs.replace(settings.server, port=address.port)
-    _serve(msgspec.structs.replace(settings, server=server), address)
+    _serve(msgspec.structs.replace(settings, server=server), catalog, address)
 
 
-def _serve(settings: Settings, address: ListenAddress) -> None:
+def _serve(settings: Settings, catalog: ModelCatalog, address: ListenAddress) -> None:
     """Run until stopped, then end the process. Raises the StartupError that a child ended with."""
     started_s = time.perf_counter()
     limit_spinning(os.environ)
@@ -62,7 +64,7 @@ def _serve(settings: Settings, address: ListenAddress) -> None:
                 print_ready_panel(settings, info, time.perf_counter() - started_s)
 
             hooks = SupervisorHooks(on_ready=announce, on_progress=progress.report, on_draining=_say_goodbye)
-            await Supervisor(settings, address, hooks).run()
+            await Supervisor(settings, catalog, address, hooks).run()
 
     asyncio.run(serve_until_stopped())
     leave_now(0)

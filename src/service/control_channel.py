@@ -28,6 +28,8 @@ class ControlChannel:
         self._waiting: list[ChildBound] = []
         self._lock = threading.Lock()
         self._on_gone: Callable[[], None] = lambda: None
+        self.count_requests: Callable[[], int] = lambda: 0
+        """Asked at every beat, in the loop; an engine has some."""
 
     def receive_launch(self) -> ChildBound:
         """The first message; blocks until it is there. Ends the process when the supervisor is gone."""
@@ -62,7 +64,7 @@ class ControlChannel:
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """Beats that a supervisor which stands still does not read are left out: the loop never waits for it."""
         with contextlib.suppress(OSError), self._lock:
-            self._socket.send(encode_frame(Alive()), socket.MSG_DONTWAIT)
+            self._socket.send(encode_frame(Alive(self.count_requests())), socket.MSG_DONTWAIT)
         loop.call_later(BEAT_S, self._beat, loop)
 
     def _listen(self, loop: asyncio.AbstractEventLoop, on_message: Callable[[ChildBound], None]) -> None:

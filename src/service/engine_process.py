@@ -61,7 +61,7 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
         if isinstance(message, Drain) and not drain.done():
             drain.set_result(message)
 
-    channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(socket_path))
+    channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(socket_path.parent))
     try:
         with without_garbage_collection():
             from batching.async_engine import AsyncEngine
@@ -90,6 +90,7 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
     watchdog = Watchdog(engine.timer, launch.settings.engine.step_timeout_s)
     watchdog.start()
     share_interpreter()
+    channel.count_requests = lambda: engine.num_requests
     channel.send(EngineReady(engine.info))
     startup.end()
     providers = start_tracing(launch.settings.server)
@@ -105,7 +106,6 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
     if not drain.done():
         return DIED_EXIT_CODE  # its spans go with it: another engine is waited for
     await stop_tracing(providers)
-    remove_private_directory(socket_path)
     return 0
 
 

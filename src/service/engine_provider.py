@@ -8,30 +8,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 import structlog
 
 from contracts.engine import Engine, EngineInfo
-from contracts.errors import EngineDead, ModelNotUsable, OverloadError, StartupError
-from contracts.model_catalog import ModelProfile
+from contracts.errors import EngineDead, InvalidValue, ModelNotUsable, OverloadError, StartupError
+from contracts.model_catalog import ModelCatalog, ModelProfile
+from contracts.model_state import ModelPhase, ModelState, ModelTable
 from contracts.settings import EngineSettings, ServerSettings, Settings
 from service.chat_template import ChatTemplate
-from service.overload_gate import OverloadGate
+from service.overload_gate import Gate, OverloadGate
 from service.tokenizer import TextTokenizer
 from service.translate import Limits, ServedModel
 
 DRAIN_TIMEOUT_S = 30.0
 STARTING_RETRY_AFTER_S = 2.0
+STARTING = "The model is still being loaded; try again soon."
 
 MAX_CONSECUTIVE_OOM = 3
 """Steps in a row that ran out of memory, from which on the server is not ready."""
 
 Status = Literal["ok", "starting", "restarting", "draining", "dead"]
+OrderVerb = Literal["load", "unload", "default"]
 OnProgress = Callable[[str, float | None], None]
 """Stage, and how much of it is done (0 to 1) where that is known; called from the loading thread."""
 StartEngine = Callable[[EngineSettings, OnProgress], Awaitable[Engine]]
@@ -55,6 +58,91 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     gate: OverloadGate
     created: int
     """Unix time in seconds at which the model became ready."""
+
+
+class ModelProvider(Protocol):
+    """What routes know of the models: one engine in this process, or several behind a supervisor."""
+
+    @property
+    def settings(self) -> ServerSettings:
+        """Of the HTTP side."""
+        ...
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        """What may be served."""
+        ...
+
+    @property
+    def table(self) -> ModelTable:
+        """What is loaded."""
+        ...
+
+    @property
+    def gate(self) -> Gate:
+        """Refuses requests unread while no engine has room."""
+        ...
+
+    @property
+    def status(self) -> Status:
+        """Of the server as a whole, which is that of its default model."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """New requests will be served: nothing is amiss, and memory suffices."""
+        ...
+
+    @property
+    def is_loaded(self) -> bool:
+        """`serving` can be read."""
+        ...
+
+    @property
+    def serving(self) -> Serving:
+        """The default model, if it is loaded; else an error that says why not."""
+        ...
+
+    def check_started(self) -> None:
+        """Raise Starting until the default model was loaded once, EngineDead where it never will be."""
+        ...
+
+    def all_serving(self) -> list[Serving]:
+        """Every loaded model."""
+        ...
+
+    def served(self, name: str | None) -> Serving | None:
+        """The model of this name (None: the default) if it is loaded; ModelNotFound where nobody has declared it."""
+        ...
+
+    async def serving_for(self, name: str | None) -> Serving:
+        """The same, loading it first where needed. Raises ModelNotFound, Starting, ShuttingDown, ModelLoadFailed."""
+        ...
+
+    def changes(self, alias: str) -> AsyncIterator[ModelState]:
+        """The state of a model, now and at every change; for ever. KeyError: unknown."""
+        ...
+
+    async def order(self, verb: OrderVerb, alias: str, timeout_s: float | None = None) -> None:
+        """Load or unload a model, or make it the default. Raises ModelNotFound, ModelLoadFailed, or InvalidValue where
+        models cannot be switched."""
+        ...
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """The life of the application."""
+        ...
+
+    async def wait_until_loaded(self) -> None:
+        """Return when the first loading has ended, well or not; only inside `run`."""
+        ...
+
+    def begin_drain(self) -> None:
+        """Say to whoever asks that no new requests should come; those that do are still taken."""
+        ...
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, and let what runs end within the time."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +172,21 @@ class EngineProvider:
         self.gate = OverloadGate()
 
     @property
+    def catalog(self) -> ModelCatalog:
+        """The one model that there is."""
+        name = self._engine.info.model_name if self._engine is not None else self._settings.engine.model
+        return ModelCatalog(profiles=(ModelProfile(alias=name, model=self._settings.engine.model),), default_alias=name)
+
+    @property
+    def table(self) -> ModelTable:
+        """It is loaded, or on its way."""
+        phase = ModelPhase.READY if self._serving is not None else ModelPhase.LOADING
+        phase = ModelPhase.FAILED if self._failure is not None else phase
+        error = "" if self._failure is None else self._failure.message
+        alias = self.catalog.default_alias
+        return ModelTable(default_alias=alias, models=(ModelState(alias=alias, phase=phase, error=error),))
+
+    @property
     def status(self) -> Status:
         """ok; starting; restarting: the engine has died and another is on its way; draining; or dead for good."""
         if self._failure is not None:
@@ -99,7 +202,7 @@ class EngineProvider:
     @property
     def is_ready(self) -> bool:
         """New requests will be served: nothing is amiss, and memory suffices."""
-        return self.status == "ok" and self.serving.engine.stats().num_consecutive_oom < MAX_CONSECUTIVE_OOM
+        return self.status == "ok" and has_memory(self.serving)
 
     @property
     def settings(self) -> ServerSettings:
@@ -122,7 +225,43 @@ class EngineProvider:
             return self._serving
         if self._failure is not None:
             raise EngineDead("The model could not be loaded; the server's log says why.")
-        raise Starting("The model is still being loaded; try again soon.", retry_after_s=STARTING_RETRY_AFTER_S)
+        raise Starting(STARTING, retry_after_s=STARTING_RETRY_AFTER_S)
+
+    def check_started(self) -> None:
+        """Raise unless `serving` can be read."""
+        _ = self.serving
+
+    def all_serving(self) -> list[Serving]:
+        """The one model, if it is loaded."""
+        return [] if self._serving is None else [self._serving]
+
+    def served(self, name: str | None) -> Serving | None:
+        """The one model; ModelNotFound for another name."""
+        serving = self.serving
+        if name is not None and name not in serving.model.names:
+            self.catalog.find(name)
+        return serving
+
+    async def serving_for(self, name: str | None) -> Serving:
+        """The same."""
+        self.served(name)
+        return self.serving
+
+    async def changes(self, alias: str) -> AsyncIterator[ModelState]:
+        """The state after loading: nothing else happens to the one model."""
+        await self.wait_until_loaded()
+        yield self.table.get(alias)
+
+    async def order(self, verb: OrderVerb, alias: str, timeout_s: float | None = None) -> None:
+        """The one model is loaded and the default; it cannot be unloaded."""
+        self.catalog.find(alias)
+        if verb == "unload":
+            raise InvalidValue("The engine runs in this process, which serves no other model: it cannot be unloaded.")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, and let what runs end within the time."""
+        if self._engine is not None:
+            await self._engine.drain(timeout_s)
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -155,16 +294,7 @@ class EngineProvider:
             failure.__cause__ = error
             self._fail(failure)
             return
-        self._serving = Serving(
-            engine=self._engine,
-            model=model,
-            limits=Limits(
-                request_timeout_s=self._settings.server.request_timeout_s, default_seed=self._settings.engine.seed
-            ),
-            settings=self._settings.server,
-            gate=self.gate,
-            created=int(time.time()),
-        )
+        self._serving = make_serving(self._engine, model, self._settings, self.gate)
         _log.info("model_ready", model=self._engine.info.model_name, device=self._engine.info.device)
         self._hooks.on_ready(self._engine.info)
 
@@ -172,6 +302,18 @@ class EngineProvider:
         self._failure = error
         _log.error("startup_failed", reason=error.message)
         self._hooks.on_failure(error)
+
+
+def make_serving(engine: Engine, model: ServedModel, settings: Settings, gate: OverloadGate) -> Serving:
+    """Put together what a request needs, now that the model is ready."""
+    server = settings.server
+    limits = Limits(request_timeout_s=server.request_timeout_s, default_seed=settings.engine.seed)
+    return Serving(engine=engine, model=model, limits=limits, settings=server, gate=gate, created=int(time.time()))
+
+
+def has_memory(serving: Serving) -> bool:
+    """Its engine's last steps have not run out of memory again and again."""
+    return serving.engine.stats().num_consecutive_oom < MAX_CONSECUTIVE_OOM
 
 
 def load_served_model(info: EngineInfo, profile: ModelProfile | None = None) -> ServedModel:

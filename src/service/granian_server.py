@@ -20,7 +20,7 @@ from litestar import Litestar
 from contracts.errors import AddressInUse
 from contracts.frames import Drain
 from contracts.settings import ServerSettings
-from service.engine_provider import EngineProvider
+from service.engine_provider import ModelProvider
 from service.event_loop import leave_now
 from service.listen_address import ListenAddress
 
@@ -92,12 +92,12 @@ class GranianServer:
 
     async def _drain(self, server: Server, serving: asyncio.Future[None]) -> None:
         """Not ready; after the delay refuse new requests, let running ones end within the time, end the rest."""
-        provider: EngineProvider = self._app.state.provider
+        provider: ModelProvider = self._app.state.provider
         if provider.is_loaded:
             log.info("server_draining", delay_s=self._order.delay_s, timeout_s=self._order.timeout_s)
             provider.begin_drain()
             await asyncio.sleep(self._order.delay_s)
-            await provider.serving.engine.drain(self._order.timeout_s)
+            await provider.drain(self._order.timeout_s)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=_FLUSH_GRACE_S)
         if not serving.done():
@@ -111,7 +111,7 @@ class GranianServer:
             raise outcome
 
     def _handle_signal(self, signum: signal.Signals) -> None:
-        provider: EngineProvider = self._app.state.provider
+        provider: ModelProvider = self._app.state.provider
         if self._stop_requested.is_set():
             leave_now(128 + signum)
         if not provider.is_loaded:

@@ -6,9 +6,9 @@ from itertools import islice
 
 import msgspec
 
-from contracts.engine import Engine
 from contracts.records import RecordQuery, RequestRecord
 from contracts.version import VERSION
+from service.all_records import RecordSource
 from service.jaeger_query import TraceSearch
 from service.jaeger_spans import RequestTrace, Viewpoint, group_by_trace, make_trace
 from service.tracing import service_name
@@ -22,11 +22,11 @@ MAX_SPANS = 10_000
 _SERVICE_TAGS = {"service.version": VERSION}
 
 
-async def read_records(engine: Engine, query: RecordQuery) -> list[RequestRecord]:
+async def read_records(source: RecordSource, query: RecordQuery) -> list[RequestRecord]:
     """All that the query means, page by page, so that no step waits for a long answer; the newest MAX_RECORDS."""
     found: dict[str, RequestRecord] = {}
     while len(found) < MAX_RECORDS:
-        page = await engine.records(msgspec.structs.replace(query, limit=PAGE_LEN))
+        page = await source.records(msgspec.structs.replace(query, limit=PAGE_LEN))
         num_known = len(found)
         found |= {record.request_id: record for record in page}
         if len(page) < PAGE_LEN or len(found) == num_known:

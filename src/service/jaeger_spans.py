@@ -74,17 +74,16 @@ class RequestTrace(msgspec.Struct, frozen=True, kw_only=True):
 class Viewpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What records do not say."""
 
-    model: str
-    """Name of the served model."""
     offset_ns: int
     """From the monotonic clock to Unix time."""
     is_all_shown: bool
     """Otherwise requests of other keys have no ids."""
 
 
-def operations(model: str) -> list[tuple[str, str]]:
+def operations(models: Iterable[str]) -> list[tuple[str, str]]:
     """Every name that a span can have, with its kind."""
-    requests = [(f"{operation} {model}", REQUEST_KIND) for operation in sorted(set(genai.OPERATIONS.values()))]
+    kinds = sorted(set(genai.OPERATIONS.values()))
+    requests = [(f"{operation} {model}", REQUEST_KIND) for model in models for operation in kinds]
     return requests + [(phase, PHASE_KIND) for phase in PHASES]
 
 
@@ -146,11 +145,11 @@ def _request_span(
     latest_s = max(sample.latest_s for record in records for sample in record.samples)
     ends_ns = [unix_ns(latest_s, viewpoint.offset_ns), begin_ns, *(phase.end_ns + GAP_NS for phase in phases)]
     operation = _operation_of(reply_id)
-    attributes = _describe(operation, reply_id, records, viewpoint.model)
+    attributes = _describe(operation, reply_id, records)
     return TraceSpan(
         span_id=span_id,
         parent_id=None,
-        name=f"{operation} {viewpoint.model}",
+        name=f"{operation} {records[0].model}",
         start_ns=min([begin_ns, *(phase.start_ns for phase in phases)]),
         end_ns=max(ends_ns),
         attributes=attributes,
@@ -163,7 +162,7 @@ def _operation_of(reply_id: str) -> str:
     return next(found, DEFAULT_OPERATION)
 
 
-def _describe(operation: str, reply_id: str, records: list[RequestRecord], model: str) -> dict[str, AttributeValue]:
+def _describe(operation: str, reply_id: str, records: list[RequestRecord]) -> dict[str, AttributeValue]:
     """As the server span is described, as far as the records reach."""
     samples = [sample for record in records for sample in sorted(record.samples, key=lambda one: one.sample_index)]
     firsts = [min(record.samples, key=lambda sample: sample.sample_index) for record in records]
@@ -173,8 +172,8 @@ def _describe(operation: str, reply_id: str, records: list[RequestRecord], model
     attributes: dict[str, AttributeValue | None] = {
         genai.OPERATION_NAME: operation,
         genai.PROVIDER_NAME: genai.PROVIDER,
-        genai.REQUEST_MODEL: model,
-        genai.RESPONSE_MODEL: model,
+        genai.REQUEST_MODEL: records[0].model,
+        genai.RESPONSE_MODEL: records[0].model,
         genai.RESPONSE_ID: reply_id,
         genai.REQUEST_CHOICE_COUNT: sum(record.num_samples for record in records),
         genai.RESPONSE_FINISH_REASONS: [one.finish_reason.value for one in samples if one.finish_reason is not None],

@@ -6,13 +6,14 @@ dashboards, autoscalers and gateways ask for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from contracts.engine import EngineInfo, EngineStats
 from contracts.latencies import Histogram
+from contracts.model_state import ModelTable
 from contracts.version import VERSION
 
 _HISTOGRAMS: Final = (
@@ -29,22 +30,43 @@ _HISTOGRAMS: Final = (
 
 
 class EngineMetrics:
-    """One scrape. Life cycle: made, collected once."""
+    """One scrape of all engines. Life cycle: made, collected once."""
 
-    def __init__(self, info: EngineInfo | None, stats: EngineStats | None, *, is_vllm_compatible: bool) -> None:
-        self._info = info
-        self._stats = stats
+    def __init__(
+        self, engines: Sequence[tuple[EngineInfo, EngineStats]], table: ModelTable, *, is_vllm_compatible: bool
+    ) -> None:
+        self._engines = engines
+        self._table = table
         self._is_vllm_compatible = is_vllm_compatible
 
     def collect(self) -> Iterator[Metric]:
-        """What prometheus_client asks a registry for."""
-        is_up = self._stats is not None and self._stats.is_alive
-        yield GaugeMetricFamily("quire_engine_up", "Whether the engine serves: 1, or 0.", value=float(is_up))
-        if self._info is None or self._stats is None:
-            return
-        yield from _own(self._info, self._stats)
-        if self._is_vllm_compatible:
-            yield from _vllm(self._info, self._stats)
+        """What prometheus_client asks a registry for: each name once, with a sample for each engine."""
+        default = [stats for info, stats in self._engines if info.model_name == self._table.default_alias]
+        is_up = any(stats.is_alive for stats in default)
+        yield GaugeMetricFamily(
+            "quire_engine_up", "Whether the default model's engine serves: 1, or 0.", value=float(is_up)
+        )
+        yield _models(self._table)
+        families: dict[str, Metric] = {}
+        for info, stats in self._engines:
+            for metric in _metrics_of(info, stats, is_vllm_compatible=self._is_vllm_compatible):
+                family = families.setdefault(metric.name, metric)
+                if family is not metric:
+                    family.samples += metric.samples
+        yield from families.values()
+
+
+def _models(table: ModelTable) -> Metric:
+    states = GaugeMetricFamily("quire_model_state", "1 for the state of each model.", labels=["model", "state"])
+    for model in table.models:
+        states.add_metric([model.alias, model.phase.value], 1.0)
+    return states
+
+
+def _metrics_of(info: EngineInfo, stats: EngineStats, *, is_vllm_compatible: bool) -> Iterator[Metric]:
+    yield from _own(info, stats)
+    if is_vllm_compatible:
+        yield from _vllm(info, stats)
 
 
 def _own(info: EngineInfo, stats: EngineStats) -> Iterator[Metric]:

@@ -26,7 +26,7 @@ from service.genai import OPERATIONS
 from service.hosts import HostPolicy
 from service.http_errors import BadFraming, HeadersTooLarge, UriTooLong
 from service.key_store import KeyStore
-from service.overload_gate import OverloadGate
+from service.overload_gate import Gate
 
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 32 * 1024
@@ -42,7 +42,7 @@ class RequestContext:
     `scope["state"]["api_key"]` says who asks to everything inside.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, keys: KeyStore, gate: OverloadGate) -> None:
+    def __init__(self, app: ASGIApp, settings: ServerSettings, keys: KeyStore, gate: Gate) -> None:
         """Raises SettingsError for names or origins that are none."""
         self._app = app
         self._gate = gate

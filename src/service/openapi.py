@@ -15,7 +15,7 @@ from contracts.explanation import Explanation, ExplanationList
 from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from contracts.openai.common import ErrorBody
 from contracts.openai.completions import Completion, CompletionRequest
-from contracts.openai.models import ModelCard, ModelList
+from contracts.openai.models import ModelCard, ModelList, UnloadOptions
 from service.authorization import is_public
 from service.openapi_jaeger import JAEGER_ROUTES
 from service.routes.health import Health, Probe, Stats
@@ -75,7 +75,14 @@ _TIMEOUT = {
 
 def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
-    return [*_api_operations(), *_why_operations(), *_jaeger_operations(), *_health_operations(), *_page_operations()]
+    return [
+        *_api_operations(),
+        *_model_operations(),
+        *_why_operations(),
+        *_jaeger_operations(),
+        *_health_operations(),
+        *_page_operations(),
+    ]
 
 
 def _api_operations() -> list[Operation]:
@@ -102,13 +109,19 @@ def _api_operations() -> list[Operation]:
             example={"prompt": "Once upon a time", "max_tokens": 32},
             errors=_REQUEST_ERRORS,
         ),
+    ]
+
+
+def _model_operations() -> list[Operation]:
+    errors = {404: "No such model.", 503: "The server is still starting."}
+    return [
         Operation(
             method="get",
             path="/v1/models",
             operation_id="listModels",
-            summary="List the served models.",
+            summary="List the declared models, the loaded ones and the others.",
             reply=ModelList,
-            errors={503: "The model is still being loaded."},
+            errors={503: errors[503]},
         ),
         Operation(
             method="get",
@@ -116,7 +129,25 @@ def _api_operations() -> list[Operation]:
             operation_id="retrieveModel",
             summary="Describe one model; its id may hold slashes.",
             reply=ModelCard,
-            errors={404: "No such model.", 503: "The model is still being loaded."},
+            errors=errors,
+            parameter="model_id",
+        ),
+        Operation(
+            method="post",
+            path="/v1/models/{model_id}",
+            operation_id="orderModel",
+            summary="Load or unload a model, or make it the default: the id, then /load, /unload or /default. Answers "
+            "when it is done, or, where text/event-stream is accepted, with the card at every stage. Needs the scope "
+            "admin.",
+            request=UnloadOptions,
+            reply=ModelCard,
+            event=ModelCard,
+            example={},
+            errors={
+                400: "The body is refused, or this server has but one model.",
+                404: errors[404],
+                503: "The model cannot be loaded: the message says why; what was loaded still is.",
+            },
             parameter="model_id",
         ),
     ]

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from contracts.errors import NoRoom
 
 HOLD_S = 0.05
 """How long one answer of the engine stands for all: about as long as its batch needs for a few tokens."""
+
+
+class Gate(Protocol):
+    """What stands before every request."""
+
+    @property
+    def num_refused(self) -> int:
+        """Requests that never reached an engine."""
+        ...
+
+    def check(self) -> None:
+        """Raise NoRoom while nothing can be taken."""
+        ...
 
 
 class OverloadGate:
@@ -43,3 +57,21 @@ class OverloadGate:
             return
         self.num_refused += 1
         raise NoRoom(self._refusal.message, retry_after_s=self._refusal.retry_after_s)
+
+
+class FrontGate:
+    """Before a body is read nobody knows its model: this one refuses only where a single model is loaded."""
+
+    def __init__(self, gates: Callable[[], list[OverloadGate]]) -> None:
+        self._gates = gates
+
+    @property
+    def num_refused(self) -> int:
+        """Sum over the models that are loaded."""
+        return sum(gate.num_refused for gate in self._gates())
+
+    def check(self) -> None:
+        """Raise NoRoom while the one engine has none."""
+        gates = self._gates()
+        if len(gates) == 1:
+            gates[0].check()

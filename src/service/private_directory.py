@@ -1,4 +1,4 @@
-"""The directory that holds the engine's socket: one for each run, which only this user can enter."""
+"""The directory that holds the engines' sockets: one for each run, which only this user can enter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from contracts.errors import StartupError
 
-SOCKET_NAME = "engine.sock"
+MAX_ENGINES = 1_000_000
+"""Of one run; for the length of a name."""
 MAX_SOCKET_PATH_BYTES = 107
 """What the kernel takes as the address of a Unix socket (sun_path, without its last byte)."""
 _REMEDY = "Set TMPDIR to a directory with a short name that can be written to."
@@ -27,20 +28,28 @@ def make_private_directory() -> Path:
     try:
         return _make_in(tempfile.gettempdir())
     except OSError as error:
-        raise StartupError(f"No directory for the engine's socket can be made: {error}. {_REMEDY}") from error
+        raise StartupError(f"No directory for the engines' sockets can be made: {error}. {_REMEDY}") from error
 
 
 def _make_in(parent: str) -> Path:
     directory = Path(tempfile.mkdtemp(prefix="quire-", dir=parent))
-    path_len = len(os.fsencode(directory / SOCKET_NAME))
+    longest = directory / socket_name(MAX_ENGINES)
+    path_len = len(os.fsencode(longest))
     if path_len <= MAX_SOCKET_PATH_BYTES:
         return directory
     directory.rmdir()
-    raise OSError(f"{directory / SOCKET_NAME} has {path_len} bytes, a socket's name at most {MAX_SOCKET_PATH_BYTES}")
+    raise OSError(f"{longest} has {path_len} bytes, a socket's name at most {MAX_SOCKET_PATH_BYTES}")
 
 
-def remove_private_directory(socket_path: Path) -> None:
+def socket_name(number: int) -> str:
+    """Of the engine that is the so-manieth of this run."""
+    return f"engine-{number}.sock"
+
+
+def remove_private_directory(directory: Path) -> None:
     """Leave nothing behind; for a child whose supervisor is gone. Another child may have been quicker."""
+    for path in directory.glob("engine-*.sock"):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        socket_path.unlink(missing_ok=True)
-        socket_path.parent.rmdir()
+        directory.rmdir()

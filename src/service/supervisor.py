@@ -1,42 +1,42 @@
-"""Starts, watches, restarts and drains the engine process and the HTTP workers. No torch, no HTTP.
+"""Starts, watches, restarts and drains the engine processes and the HTTP workers. No torch, no HTTP.
 
 Whatever ends unasked is started again, with growing pauses; whatever is silent for too long is ended first. A child
-that says itself that it cannot start ends everything, with its reason and its exit code.
+that says itself that it cannot start ends everything, with its reason and its exit code, unless it is the engine of a
+model that was asked for later.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 
 from contracts.engine import EngineInfo
 from contracts.errors import QuireError, StartupError
 from contracts.frames import (
     BEAT_S,
-    Alive,
-    ChildBound,
     Drain,
-    EngineReady,
+    ErrorReport,
     Failed,
-    LaunchEngine,
     LaunchWorker,
-    Progress,
+    ModelOrder,
+    Models,
+    OrderDone,
     SupervisorBound,
+    UseModel,
+    WorkerReady,
 )
+from contracts.model_catalog import ModelCatalog
 from contracts.settings import Settings
-from service.child_process import ChildProcess
 from service.event_loop import leave_now
 from service.listen_address import ListenAddress
-from service.private_directory import SOCKET_NAME, make_private_directory
-from service.restart_policy import RestartPolicy
+from service.model_fleet import NO_LIMIT_S, FleetHooks, ModelFleet
+from service.private_directory import make_private_directory
+from service.process_keeper import ProcessKeeper
 
 STOP_GRACE_S = 5.0
 """Beyond the drain time, until a child that has not left is ended."""
@@ -50,71 +50,76 @@ class SupervisorHooks:
     """What whoever runs the supervisor is told, in the event loop's thread."""
 
     on_ready: Callable[[EngineInfo], None] = lambda info: None
-    """Once: the engine and every worker serve."""
+    """Once: the default model's engine and every worker serve."""
     on_progress: Callable[[str, float | None], None] = lambda stage, fraction: None
     on_draining: Callable[[float], None] = lambda timeout_s: None
 
 
-class _Slot:
-    """A place that one child after another fills."""
-
-    def __init__(self, name: str, module: str, launch: ChildBound, timeout_s: float) -> None:
-        self.name = name
-        self.module = module
-        self.launch = launch
-        self.timeout_s = timeout_s
-        self.policy = RestartPolicy()
-        self.child: ChildProcess | None = None
-        self.has_been_ready = False
-
-
 class Supervisor:
-    """Owner of all other processes and of the private directory with their socket.
+    """Owner of all other processes and of the private directory with their sockets.
 
     Life cycle: loading (a signal ends everything at once), serving, draining (a second signal ends it at once).
     """
 
-    def __init__(self, settings: Settings, address: ListenAddress, hooks: SupervisorHooks) -> None:
+    def __init__(
+        self, settings: Settings, catalog: ModelCatalog, address: ListenAddress, hooks: SupervisorHooks
+    ) -> None:
         self._settings = settings
         self._hooks = hooks
         self._directory = make_private_directory()
-        socket_path = str(self._directory / SOCKET_NAME)
-        timeout_s = settings.server.engine_timeout_s
-        self._engine = _Slot("engine", "service.engine_process", LaunchEngine(settings, socket_path, 0.0), timeout_s)
-        worker = LaunchWorker(settings, socket_path, address.ip)
-        self._workers = [
-            _Slot(f"worker-{number + 1}", "service.worker", worker, WORKER_TIMEOUT_S)
+        self.fleet = ModelFleet(
+            settings,
+            catalog,
+            self._directory,
+            FleetHooks(
+                on_change=self._tell_workers,
+                on_ready=self._note_model,
+                on_progress=self._report,
+                on_fatal=self._fail,
+            ),
+        )
+        self.workers = [
+            ProcessKeeper(
+                f"worker-{number + 1}",
+                "service.worker",
+                lambda: LaunchWorker(settings, str(self._directory), address.ip, catalog, self.fleet.table),
+                WORKER_TIMEOUT_S,
+                self._handle,
+            )
             for number in range(settings.server.workers)
         ]
         self._info: EngineInfo | None = None
         self._is_announced = False
         self._failure: StartupError | None = None
+        self._orders: set[asyncio.Task[None]] = set()
         self._is_stopping = asyncio.Event()
         self._has_failed = asyncio.Event()
 
     @property
-    def _slots(self) -> list[_Slot]:
-        return [self._engine, *self._workers]
+    def _keepers(self) -> list[ProcessKeeper]:
+        return [*self.fleet.keepers, *self.workers]
 
     async def run(self) -> None:
         """Serve until a signal, then drain; raises the StartupError that a child ended with, or of a crash loop."""
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, self._handle_signal, signum)
-        keepers = {slot.name: asyncio.create_task(self._keep(slot)) for slot in self._slots}
+        self.fleet.launch()
+        working = [asyncio.create_task(self._keep(worker)) for worker in self.workers]
         watch = asyncio.create_task(self._watch())
         stopping = asyncio.create_task(self._is_stopping.wait())
         failing = asyncio.create_task(self._has_failed.wait())
         try:
-            await asyncio.wait({*keepers.values(), stopping, failing, watch}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*working, stopping, failing, watch}, return_when=asyncio.FIRST_COMPLETED)
             self._is_stopping.set()
             if self._failure is None and self._is_announced:
-                await self._drain(keepers)
+                await self._drain(working)
         finally:
             self._is_stopping.set()
+            self.fleet.close()
             self._kill_all()
-            for task in (watch, stopping, failing):
+            for task in (watch, stopping, failing, *self._orders):
                 task.cancel()
-            outcomes = await asyncio.gather(*keepers.values(), return_exceptions=True)
+            outcomes = await asyncio.gather(*working, *self.fleet.running, return_exceptions=True)
             shutil.rmtree(self._directory, ignore_errors=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -124,56 +129,57 @@ class Supervisor:
 
     # ---- children
 
-    async def _keep(self, slot: _Slot) -> None:
-        """Start the child again and again until the supervisor stops or gives up."""
-        while not self._is_stopping.is_set():
-            child = slot.child = await ChildProcess.start(
-                slot.name, slot.module, _dated(slot.launch), lambda message: self._handle(slot, message)
-            )
-            if self._is_stopping.is_set():
-                child.kill()
-            log.debug("process_started", process=slot.name, pid=child.pid)
-            status = await child.wait()
-            slot.child = None
-            if self._is_stopping.is_set() or self._has_failed.is_set():
-                return
-            if not slot.has_been_ready:
-                self._fail(StartupError(f"The {slot.name} ended while starting ({_describe(status)})."))
-                return
-            delay_s = slot.policy.delay_after(child.lived_s)
-            if delay_s is None:
-                self._fail(
-                    StartupError(
-                        f"The {slot.name} ended {slot.policy.num_short_lives} times in a row, each within a minute of "
-                        f"its start; the last time: {_describe(status)}. The log above says more."
-                    )
-                )
-                return
-            log.error("process_ended", process=slot.name, status=_describe(status), restart_in_s=delay_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_stopping.wait(), delay_s)
+    async def _keep(self, worker: ProcessKeeper) -> None:
+        try:
+            await worker.run()
+        except StartupError as error:
+            self._fail(error)
 
-    def _handle(self, slot: _Slot, message: SupervisorBound) -> None:
-        if isinstance(message, Alive):
-            return
-        if isinstance(message, Progress):
-            if not self._is_announced:
-                self._hooks.on_progress(message.stage, message.fraction)
+    def _handle(self, worker: ProcessKeeper, message: SupervisorBound) -> None:
+        if isinstance(message, UseModel):
+            self.fleet.use(message.alias)
+        elif isinstance(message, ModelOrder):
+            order = asyncio.create_task(self._obey(worker, message))
+            self._orders.add(order)
+            order.add_done_callback(self._orders.discard)
         elif isinstance(message, Failed):
-            self._handle_failure(slot, message.error.to_error())
-        elif slot.child is not None:
-            slot.child.is_ready = slot.has_been_ready = True
-            log.info("process_ready", process=slot.name, pid=slot.child.pid, after_s=round(slot.child.lived_s, 2))
-            if isinstance(message, EngineReady):
-                self._info = message.info
-            if self._info is not None and not self._is_announced and all(slot.has_been_ready for slot in self._slots):
-                self._is_announced = True
-                self._hooks.on_ready(self._info)
+            worker.note_refusal(message.error.to_error())
+        elif isinstance(message, WorkerReady):
+            worker.note_ready()
+            self._announce()
 
-    def _handle_failure(self, slot: _Slot, error: QuireError) -> None:
-        """A first start that fails is final; a later one may be an accident such as full memory."""
-        if not slot.has_been_ready:
-            self._fail(error if isinstance(error, StartupError) else StartupError(error.message))
+    async def _obey(self, worker: ProcessKeeper, order: ModelOrder) -> None:
+        """Do what an operator wants, and say how it went; the table has told all workers before."""
+        error: QuireError | None = None
+        try:
+            if order.verb == "load":
+                await self.fleet.load(order.alias)
+            elif order.verb == "default":
+                await self.fleet.set_default(order.alias)
+            else:
+                await self.fleet.unload(order.alias, NO_LIMIT_S if order.timeout_s is None else order.timeout_s)
+        except QuireError as failure:
+            error = failure
+        worker.send(OrderDone(order.number, None if error is None else ErrorReport.of(error)))
+
+    def _tell_workers(self) -> None:
+        table = Models(self.fleet.table)
+        for worker in self.workers:
+            worker.send(table)
+
+    def _note_model(self, alias: str, info: EngineInfo) -> None:
+        if self._info is None:
+            self._info = info
+            self._announce()
+
+    def _announce(self) -> None:
+        if self._info is not None and not self._is_announced and all(one.has_been_ready for one in self.workers):
+            self._is_announced = True
+            self._hooks.on_ready(self._info)
+
+    def _report(self, stage: str, fraction: float | None) -> None:
+        if not self._is_announced:
+            self._hooks.on_progress(stage, fraction)
 
     def _fail(self, error: StartupError) -> None:
         if self._failure is None:
@@ -187,42 +193,25 @@ class Supervisor:
             began_s = loop.time()
             await asyncio.sleep(BEAT_S)
             was_away = loop.time() - began_s > 2 * BEAT_S  # this process stood still; the children are not to blame
-            for slot in self._slots:
-                child = slot.child
-                if child is None or not child.is_ready:
-                    continue
-                if was_away:
-                    child.excuse()
-                elif child.silent_s > slot.timeout_s:
-                    log.error("process_hung", process=slot.name, silent_s=round(child.silent_s, 1))
-                    child.is_ready = False
-                    child.kill()
+            for keeper in self._keepers:
+                keeper.watch(is_excused=was_away)
 
     # ---- the end
 
-    async def _drain(self, keepers: dict[str, asyncio.Task[None]]) -> None:
-        """Workers first: while they drain, the engine still computes what they wait for."""
+    async def _drain(self, working: list[asyncio.Task[None]]) -> None:
+        """Workers first: while they drain, the engines still compute what they wait for."""
         server = self._settings.server
+        self.fleet.close()
         log.info("draining", delay_s=server.drain_delay_s, timeout_s=server.drain_timeout_s)
         self._hooks.on_draining(server.drain_timeout_s)
         limit_s = server.drain_delay_s + server.drain_timeout_s + STOP_GRACE_S
-        await self._stop(self._workers, Drain(server.drain_delay_s, server.drain_timeout_s), keepers, limit_s)
-        await self._stop([self._engine], Drain(0.0, 0.0), keepers, STOP_GRACE_S)
-
-    async def _stop(
-        self, slots: list[_Slot], order: Drain, keepers: dict[str, asyncio.Task[None]], limit_s: float
-    ) -> None:
-        for slot in slots:
-            if slot.child is not None:
-                slot.child.send(order)
-        _, late = await asyncio.wait([keepers[slot.name] for slot in slots], timeout=limit_s)
-        if late:
-            log.warning("processes_cut", num_processes=len(late), after_s=limit_s)
+        await _stop(self.workers, Drain(server.drain_delay_s, server.drain_timeout_s), working, limit_s)
+        await _stop(self.fleet.keepers, Drain(0.0, 0.0), self.fleet.running, STOP_GRACE_S)
 
     def _kill_all(self) -> None:
-        for slot in self._slots:
-            if slot.child is not None:
-                slot.child.kill()
+        for keeper in self._keepers:
+            keeper.retire()
+            keeper.kill()
 
     def _handle_signal(self, signum: signal.Signals) -> None:
         if self._is_stopping.is_set():
@@ -232,16 +221,11 @@ class Supervisor:
         self._is_stopping.set()
 
 
-def _dated(launch: ChildBound) -> ChildBound:
-    """The order as it is sent now."""
-    if isinstance(launch, LaunchEngine):
-        return msgspec.structs.replace(launch, launched_s=time.monotonic())
-    return launch
-
-
-def _describe(status: int) -> str:
-    """An exit status in words."""
-    if status < 0:
-        name = signal.Signals(-status).name
-        return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
-    return f"exit status {status}"
+async def _stop(keepers: list[ProcessKeeper], order: Drain, tasks: list[asyncio.Task[None]], limit_s: float) -> None:
+    """Let children end, at most so long; what is left then is for the caller to kill."""
+    for keeper in keepers:
+        keeper.drain(order)
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=limit_s)
+        if late:
+            log.warning("processes_cut", num_processes=len(late), after_s=limit_s)

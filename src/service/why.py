@@ -52,6 +52,7 @@ def explain(record: RequestRecord, unix_offset_s: float, *, is_all_shown: bool =
         id=record.request_id,
         request_id=record.client_request_id,
         trace_id=record.trace_id or None,
+        model=record.model,
         key=record.tenant,
         submitted=round(origin_s + unix_offset_s, 6),
         status=status_of(record),

@@ -6,18 +6,17 @@ import asyncio
 import sys
 from pathlib import Path
 
-from contracts.engine import Engine, EngineInfo
+from contracts.engine import EngineInfo
 from contracts.errors import StartupError
-from contracts.frames import ChildBound, Drain, ErrorReport, Failed, LaunchWorker, WorkerReady
-from contracts.settings import EngineSettings
+from contracts.frames import ChildBound, Drain, ErrorReport, Failed, LaunchWorker, Models, OrderDone, WorkerReady
 from service.app import build_app
 from service.control_channel import ControlChannel
-from service.engine_client import EngineClient
-from service.engine_provider import EngineProvider, OnProgress, StartupHooks
+from service.engine_provider import StartupHooks
 from service.event_loop import leave_now, run_event_loop
 from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
 from service.logs import configure_logging
+from service.model_pool import ModelPool
 from service.private_directory import remove_private_directory
 from service.tracing import tracing
 
@@ -44,12 +43,6 @@ def main(arguments: list[str]) -> None:
 
 async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list[int]) -> None:
     settings = launch.settings
-    socket_path = Path(launch.socket_path)
-
-    async def connect(engine_settings: EngineSettings, on_progress: OnProgress) -> Engine:
-        client = await EngineClient.connect(socket_path, settings.server.engine_timeout_s)
-        client.take_num_refused = provider.gate.take_num_refused
-        return client
 
     def announce(info: EngineInfo) -> None:
         channel.send(WorkerReady())
@@ -59,17 +52,21 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
         exit_codes.append(error.exit_code)
         server.stop()
 
-    provider = EngineProvider(
-        settings, connect, StartupHooks(on_ready=announce, on_failure=give_up), is_supervised=True
-    )
+    hooks = StartupHooks(on_ready=announce, on_failure=give_up)
+    pool = ModelPool(settings, launch.catalog, launch.table, channel.send, hooks)
     address = ListenAddress(ip=launch.ip, port=settings.server.port)
-    server = GranianServer(build_app(settings, provider), address, settings.server, is_supervised=True)
+    server = GranianServer(build_app(settings, pool), address, settings.server, is_supervised=True)
 
     def handle(message: ChildBound) -> None:
         if isinstance(message, Drain):
             server.stop(message)
+        elif isinstance(message, Models):
+            pool.update(message.table)
+        elif isinstance(message, OrderDone):
+            pool.settle(message.number, message.error)
 
-    channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(socket_path))
+    directory = Path(launch.directory)
+    channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(directory))
     async with tracing(settings.server):
         await server.run()
 

@@ -6,9 +6,9 @@ from collections.abc import Set
 
 import pytest
 
-from batching.record_ring import MAX_ANSWERED, MAX_RECORDS, RecordRing
+from batching.record_ring import MAX_RECORDS, RecordRing
 from contracts.generation import FinishReason, GenerationRequest, Tenant
-from contracts.records import RecordQuery, RequestRecord, SampleRecord, StepShare
+from contracts.records import MAX_ANSWERED, RecordQuery, RequestRecord, SampleRecord, StepShare
 from tests.batching.core_world import small_request
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from batching.latencies import LatencyBook
+from contracts.model_state import ModelState, ModelTable
 from contracts.settings import ServerSettings
 from service.metrics import EngineMetrics
 from tests.fakes import fake_engine_info
@@ -31,6 +32,7 @@ PROMTOOL = shutil.which("promtool")
 COMPOSE: dict[str, Any] = yaml.safe_load((OPS / "compose.yaml").read_text("utf-8"))
 ALERTS: dict[str, Any] = yaml.safe_load((FOLDER / "alerts.yml").read_text("utf-8"))
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana/dashboards/quire.json").read_text("utf-8"))
+TABLE = ModelTable(default_alias="fake/model", models=(ModelState(alias="fake/model"),))
 
 
 def served_names() -> dict[str, set[str]]:
@@ -40,7 +42,7 @@ def served_names() -> dict[str, set[str]]:
     book.decode_step(0.01, 1)
     stats = msgspec.structs.replace(STATS, latencies=book.snapshot())
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(EngineMetrics(fake_engine_info(ROOT), stats, is_vllm_compatible=True))
+    registry.register(EngineMetrics([(fake_engine_info(ROOT), stats)], TABLE, is_vllm_compatible=True))
     names: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         for one in family.samples:

@@ -14,7 +14,17 @@ from pathlib import Path
 
 from contracts.engine import EngineInfo
 from contracts.errors import NotEnoughMemory
-from contracts.frames import ChildBound, Drain, EngineReady, ErrorReport, Failed, LaunchEngine, Progress, WorkerReady
+from contracts.frames import (
+    ChildBound,
+    Drain,
+    EngineReady,
+    ErrorReport,
+    Failed,
+    LaunchEngine,
+    LaunchWorker,
+    Progress,
+    WorkerReady,
+)
 from contracts.settings import Settings
 from service.control_channel import ControlChannel
 
@@ -43,7 +53,7 @@ def notes_path(settings: Settings) -> Path:
 
 async def follow(channel: ControlChannel, launch: ChildBound) -> int:
     """Do what the script says; the exit status."""
-    if isinstance(launch, Drain):
+    if not isinstance(launch, LaunchEngine | LaunchWorker):
         raise TypeError("a launch is needed first")
     role, script = (
         ("engine", launch.settings.engine.model)
@@ -51,7 +61,8 @@ async def follow(channel: ControlChannel, launch: ChildBound) -> int:
         else ("worker", launch.settings.server.host)
     )
     order: asyncio.Future[ChildBound] = asyncio.get_running_loop().create_future()
-    channel.listen(asyncio.get_running_loop(), order.set_result)
+    channel.listen(asyncio.get_running_loop(), lambda message: take(message) if isinstance(message, Drain) else None)
+    take = order.set_result
     path = notes_path(launch.settings)
 
     def note(event: str) -> None:

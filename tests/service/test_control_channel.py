@@ -23,12 +23,16 @@ from contracts.frames import (
     SupervisorBound,
     encode_frame,
 )
+from contracts.model_catalog import ModelCatalog, ModelProfile
+from contracts.model_state import ModelState, ModelTable
 from contracts.settings import Settings
 from service.control_channel import SUPERVISOR_GONE_EXIT_CODE
 
 GONE_WITHIN_S = 3.0
 PATIENCE_S = 20.0
-LAUNCH = encode_frame(LaunchWorker(Settings(), "/socket", "127.0.0.1"))
+CATALOG = ModelCatalog(profiles=(ModelProfile(alias="m", model="m"),), default_alias="m")
+TABLE = ModelTable(default_alias="m", models=(ModelState(alias="m"),))
+LAUNCH = encode_frame(LaunchWorker(Settings(), "/directory", "127.0.0.1", CATALOG, TABLE))
 
 CHILD = """
 import asyncio, sys, time

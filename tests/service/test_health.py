@@ -54,6 +54,7 @@ async def test_health_says_what_runs(client: httpx.AsyncClient) -> None:
         "num_steps": 0,
         "mean_batch_size": None,
         "is_draining": False,
+        "models": {"fake/model": "ready"},
     }
 
 

@@ -10,10 +10,27 @@ CARD = {
     "object": "model",
     "owned_by": "quire",
     "root": "fake/model",
+    "state": "ready",
+    "is_default": True,
+    "display_name": "fake/model",
+    "description": "",
+    "family": "",
+    "kind": "chat",
+    "progress": None,
+    "error": None,
+    "memory_bytes": None,
+    "load_s": None,
     "max_model_len": 4096,
     "architecture": "FakeForCausalLM",
     "dtype": "float32",
     "num_parameters": 1000,
+    "sampling_defaults": {
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+    },
 }
 
 

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import StartupError
-from service.private_directory import MAX_SOCKET_PATH_BYTES, make_private_directory, remove_private_directory
+from service.private_directory import (
+    MAX_SOCKET_PATH_BYTES,
+    make_private_directory,
+    remove_private_directory,
+    socket_name,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +77,8 @@ def test_longest_path_is_what_a_socket_takes(places: Path) -> None:
 
 def test_nothing_is_left_and_twice_is_no_error() -> None:
     directory = make_private_directory()
-    (directory / "engine.sock").touch()
-    remove_private_directory(directory / "engine.sock")
-    remove_private_directory(directory / "engine.sock")
+    (directory / socket_name(1)).touch()
+    (directory / socket_name(22)).touch()
+    remove_private_directory(directory)
+    remove_private_directory(directory)
     assert not directory.exists()

@@ -15,9 +15,11 @@ import pytest
 
 from contracts.engine import EngineInfo
 from contracts.errors import NotEnoughMemory, StartupError
+from contracts.model_catalog import ModelCatalog, ModelProfile
 from contracts.settings import EngineSettings, ServerSettings, Settings
-from service import restart_policy, supervisor
+from service import process_keeper, restart_policy, supervisor
 from service.listen_address import ListenAddress
+from service.process_keeper import describe_status
 from service.supervisor import Supervisor, SupervisorHooks
 from tests.service import scripted_child
 
@@ -49,9 +51,12 @@ class Stage:
             on_progress=lambda stage, fraction: self.progress.append(stage),
             on_draining=self.draining.append,
         )
-        supervisor = Supervisor(settings, ListenAddress(ip="127.0.0.1", port=1), hooks)
-        for slot in supervisor._slots:
-            slot.module = "tests.service.scripted_child"
+        profile = ModelProfile(alias=str(self._directory), model=engine)
+        catalog = ModelCatalog(profiles=(profile,), default_alias=profile.alias)
+        supervisor = Supervisor(settings, catalog, ListenAddress(ip="127.0.0.1", port=1), hooks)
+        supervisor.fleet.engine_module = "tests.service.scripted_child"
+        for keeper in supervisor.workers:
+            keeper.module = "tests.service.scripted_child"
         self.running = asyncio.create_task(supervisor.run())
 
     async def wait(self) -> None:
@@ -233,7 +238,7 @@ async def test_pause_before_a_restart_is_not_mistaken_for_silence(
 ) -> None:
     monkeypatch.setattr(restart_policy, "DELAYS_S", (2 * SILENT_S,))
     hung: list[str] = []
-    monkeypatch.setattr(supervisor.log, "error", lambda event, **data: hung.append(event))
+    monkeypatch.setattr(process_keeper.log, "error", lambda event, **data: hung.append(event))
     stage.start()
     await stage.until(lambda: bool(stage.ready))
     os.kill(stage.pids[stage.notes.index("engine started")], signal.SIGKILL)
@@ -247,4 +252,4 @@ async def test_pause_before_a_restart_is_not_mistaken_for_silence(
     ("status", "words"), [(3, "exit status 3"), (-11, "killed by SIGSEGV"), (-9, "killed by SIGKILL, perhaps")]
 )
 def test_exit_status_is_told_in_words(status: int, words: str) -> None:
-    assert supervisor._describe(status).startswith(words)
+    assert describe_status(status).startswith(words)

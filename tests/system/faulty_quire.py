@@ -6,20 +6,21 @@ It also restarts without pauses and gives up early, so that a crash loop is a ma
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from contracts.frames import ChildBound
-from service import restart_policy, supervisor
+from service import model_fleet, restart_policy, supervisor
 from service.cli import main
 
 
-class _Slot(supervisor._Slot):
-    """The engine's place is filled by the wanted module."""
+class _Fleet(model_fleet.ModelFleet):
+    """The engines' places are filled by the wanted module."""
 
-    def __init__(self, name: str, module: str, launch: ChildBound, timeout_s: float) -> None:
-        super().__init__(name, sys.argv[1] if name == "engine" else module, launch, timeout_s)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.engine_module = sys.argv[1]
 
 
 if __name__ == "__main__":
-    supervisor._Slot = _Slot  # type: ignore[misc]
+    vars(supervisor)["ModelFleet"] = _Fleet
     restart_policy.DELAYS_S = (0.0, 0.0, 0.0)
     main(sys.argv[2:], prog_name="quire")

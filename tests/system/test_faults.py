@@ -202,9 +202,9 @@ def test_tree_listens_on_one_port_and_one_private_socket(two_workers: QuireProce
     quire = two_workers
     (directory,) = quire.socket_directories
     assert listening_ports(quire.pids()) == [httpx.URL(quire.address).port] * 2  # one socket for each worker
-    assert listening_unix_paths(quire.pids()) == [str(directory / "engine.sock")]
+    assert listening_unix_paths(quire.pids()) == [str(directory / "engine-1.sock")]
     assert directory.stat().st_mode & 0o777 == 0o700
-    assert (directory / "engine.sock").stat().st_mode & 0o777 == 0o600
+    assert (directory / "engine-1.sock").stat().st_mode & 0o777 == 0o600
     assert len(quire.pids()) == 1 + 1 + 2
 
 

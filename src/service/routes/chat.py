@@ -23,9 +23,18 @@ from contracts.openai.chat import (
 from contracts.openai.common import Usage
 from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
-from service.engine_provider import EngineProvider
+from service.engine_provider import ModelProvider
 from service.routes.body import BodyDecoder
-from service.routes.generation import ChoiceText, Reply, ReplyHead, admit, in_background, new_head, reply_with
+from service.routes.generation import (
+    ChoiceText,
+    Reply,
+    ReplyHead,
+    admit,
+    in_background,
+    new_head,
+    reply_with,
+    wait_for_model,
+)
 from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_chat
@@ -38,16 +47,17 @@ _PLACE_OF_TEXT: Final = b'"content":""'
 @post("/v1/chat/completions", status_code=200)
 async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a conversation."""
-    provider: EngineProvider = request.app.state["provider"]
-    serving = provider.serving
-    limits = limits_of(request, serving.limits)
-    received = await _DECODER.receive(request, serving.settings)
+    provider: ModelProvider = request.app.state["provider"]
+    provider.check_started()
+    received = await _DECODER.receive(request, provider.settings)
     body = received.body
+    serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
+    limits = limits_of(request, serving.limits)
     head = new_head("chatcmpl-", serving.model.info)
     text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
     options = body.stream_options
     form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=bool(options and options.include_usage))
-    generation = await admit(serving, [text_request])
+    generation = await admit(provider, serving, [text_request])
     return reply_with(
         Reply(
             generation=generation,

@@ -12,9 +12,18 @@ from contracts.openai.common import Usage
 from contracts.openai.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
-from service.engine_provider import EngineProvider
+from service.engine_provider import ModelProvider
 from service.routes.body import BodyDecoder
-from service.routes.generation import ChoiceText, Reply, ReplyHead, admit, in_background, new_head, reply_with
+from service.routes.generation import (
+    ChoiceText,
+    Reply,
+    ReplyHead,
+    admit,
+    in_background,
+    new_head,
+    reply_with,
+    wait_for_model,
+)
 from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_completion
@@ -27,11 +36,12 @@ _PLACE_OF_TEXT: Final = b'"text":""'
 @post("/v1/completions", status_code=200)
 async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Continue one or several texts."""
-    provider: EngineProvider = request.app.state["provider"]
-    serving = provider.serving
-    limits = limits_of(request, serving.limits)
-    received = await _DECODER.receive(request, serving.settings)
+    provider: ModelProvider = request.app.state["provider"]
+    provider.check_started()
+    received = await _DECODER.receive(request, provider.settings)
     body = received.body
+    serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
+    limits = limits_of(request, serving.limits)
     head = new_head("cmpl-", serving.model.info)
     text_requests = await in_background(received.num_bytes, translate_completion, body, serving.model, head.id, limits)
     num_samples = body.n or 1
@@ -41,7 +51,7 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
         has_logprobs=body.logprobs is not None,
         has_usage=bool(body.stream_options and body.stream_options.include_usage),
     )
-    generation = await admit(serving, text_requests)
+    generation = await admit(provider, serving, text_requests)
     return reply_with(
         Reply(
             generation=generation,

@@ -18,15 +18,15 @@ from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from contracts.engine import EngineInfo
-from contracts.errors import NoRoom, QuireError
+from contracts.errors import NoRoom, QuireError, ShuttingDown
 from contracts.generation import PhaseTimes
 from contracts.openai.common import Usage
 from service import genai, genai_metrics
 from service.detokenizer import LogprobEntry, TextPiece
-from service.engine_provider import Serving
+from service.engine_provider import ModelProvider, Serving
 from service.error_responses import INTERNAL_ERROR, encode_error
 from service.generation_stream import ChoicePiece, GenerationStream
-from service.http_errors import InternalError
+from service.http_errors import ClientGone, InternalError
 from service.message_content import MessageContent
 from service.request_spans import RequestSpan, SpanHead, current_trace_id
 from service.sse import DONE, EventStreamReply, event, run_until_disconnect
@@ -117,8 +117,31 @@ async def in_background(num_bytes: int, translate: Callable[P, T], *args: P.args
     return await asyncio.to_thread(translate, *args, **kwargs)
 
 
-async def admit(serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
-    """Hand the prompts to the engine; errors of admission still become HTTP statuses."""
+async def wait_for_model(request: Request[Any, Any, Any], provider: ModelProvider, name: str | None) -> Serving:
+    """The model that a request names, once it is loaded; raises ClientGone when its client does not wait so long.
+
+    The body must have been read.
+    """
+    serving = await run_until_disconnect(request.receive, provider.serving_for(name))
+    if serving is None:
+        raise ClientGone
+    return serving
+
+
+async def admit(provider: ModelProvider, serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
+    """Hand the prompts to the engine; errors of admission still become HTTP statuses.
+
+    An engine that has just begun to drain, because its model is being unloaded, is waited for once.
+    """
+    try:
+        return await _submit(serving, requests)
+    except ShuttingDown:
+        if provider.status == "draining":
+            raise
+        return await _submit(await provider.serving_for(serving.model.names[0]), requests)
+
+
+async def _submit(serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
     try:
         return await GenerationStream.submit(serving.engine, serving.model.tokenizer, requests)
     except NoRoom as refusal:

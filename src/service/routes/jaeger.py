@@ -32,8 +32,9 @@ from contracts.jaeger import (
     TraceSummaries,
 )
 from contracts.records import RecordQuery, RequestRecord
+from service.all_records import AllRecords
 from service.clocks import unix_offset_ns
-from service.engine_provider import EngineProvider
+from service.engine_provider import ModelProvider
 from service.error_responses import error_headers, handle_quire_error
 from service.http_errors import NotFound
 from service.jaeger_json import jaeger_trace, otlp_traces, trace_summary
@@ -209,14 +210,12 @@ async def _retrieve(
 
 
 async def _records(request: AnyRequest, any_id: str | None) -> list[RequestRecord]:
-    provider: EngineProvider = request.app.state["provider"]
-    return await read_records(provider.serving.engine, RecordQuery(any_id=any_id, tenant=visible_tenant(request)))
+    provider: ModelProvider = request.app.state["provider"]
+    return await read_records(AllRecords(provider), RecordQuery(any_id=any_id, tenant=visible_tenant(request)))
 
 
 def _viewpoint(request: AnyRequest) -> Viewpoint:
-    provider: EngineProvider = request.app.state["provider"]
     return Viewpoint(
-        model=provider.serving.engine.info.model_name,
         offset_ns=unix_offset_ns(),
         is_all_shown=visible_tenant(request) is None,
     )
@@ -224,8 +223,8 @@ def _viewpoint(request: AnyRequest) -> Viewpoint:
 
 def _operations(request: AnyRequest, service: str, kind: str | None) -> list[Operation]:
     """Of another service: none."""
-    provider: EngineProvider = request.app.state["provider"]
-    known = operations(provider.serving.engine.info.model_name) if service == service_name() else []
+    provider: ModelProvider = request.app.state["provider"]
+    known = operations(provider.catalog.aliases) if service == service_name() else []
     return [Operation(name=name, span_kind=span_kind) for name, span_kind in known if kind in (None, span_kind)]
 
 

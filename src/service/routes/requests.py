@@ -15,9 +15,10 @@ from litestar.params import FromPath
 from contracts.errors import InvalidValue, clip
 from contracts.explanation import Explanation, ExplanationList
 from contracts.records import RecordQuery, RequestRecord
+from service.all_records import AllRecords
 from service.api_keys import ApiKey
 from service.clocks import unix_offset_ns
-from service.engine_provider import EngineProvider
+from service.engine_provider import ModelProvider
 from service.http_errors import NotFound
 from service.timeline import draw_timeline
 from service.why import explain
@@ -78,9 +79,9 @@ async def _find_one(request: Request[Any, Any, Any], any_id: str) -> Explanation
 
 
 async def _find(request: Request[Any, Any, Any], query: RecordQuery) -> list[Explanation]:
-    provider: EngineProvider = request.app.state["provider"]
+    provider: ModelProvider = request.app.state["provider"]
     tenant = visible_tenant(request)
-    records = await provider.serving.engine.records(msgspec.structs.replace(query, tenant=tenant))
+    records = await AllRecords(provider).records(msgspec.structs.replace(query, tenant=tenant))
     # A hundred records with all their chunks are milliseconds of work.
     return await asyncio.to_thread(tell, records, is_all_shown=tenant is None, jaeger_url=provider.settings.jaeger_url)
 
