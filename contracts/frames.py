@@ -11,6 +11,8 @@ import msgspec
 from contracts import errors
 from contracts.engine import EngineInfo, EngineStats
 from contracts.errors import QuireError
+from contracts.followed import EventSlice
+from contracts.finish_reason import FinishReason
 from contracts.generation import GenerationDelta, GenerationRequest
 from contracts.records import RecordQuery, RequestRecord
 from contracts.settings import Settings
@@ -51,9 +53,44 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
-    """Worker to engine: end a request; what is unknown or ended is ignored."""
+    """Worker to engine: end a request of this worker; what is unknown or ended is ignored."""
 
     request_id: str
+    reason: FinishReason = FinishReason.ABORT
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: end a request of this tenant (None: of any), whichever worker it came from."""
+
+    request_id: str
+    tenant: str | None
+    reason: FinishReason = FinishReason.CANCELLED
+
+
+class Follow(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: answer with Followed of the same number, once there are deltas behind the first `after`."""
+
+    number: int
+    request_id: str
+    tenant: str | None
+    after: int
+    is_waiting: bool
+    """Otherwise the answer comes at once, empty where there is nothing yet."""
+
+
+class Unfollow(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: the answer to this Follow is not wanted any longer."""
+
+    number: int
+
+
+class Followed(msgspec.Struct, frozen=True, tag=True):
+    """Engine to worker."""
+
+    number: int
+    part: EventSlice | None
+    error: ErrorReport | None = None
+    """Set where there is no part."""
 
 
 class AskRecords(msgspec.Struct, frozen=True, tag=True):
@@ -159,8 +196,8 @@ class Alive(msgspec.Struct, frozen=True, tag=True):
 
 BEAT_S = 0.5
 
-EngineBound = Submit | Abort | AskRecords | Tally
-WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records
+EngineBound = Submit | Abort | Cancel | Follow | Unfollow | AskRecords | Tally
+WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records | Followed
 ChildBound = LaunchEngine | LaunchWorker | Drain
 SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive
 Message = EngineBound | WorkerBound | ChildBound | SupervisorBound

@@ -118,6 +118,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     num_samples: int
     samples: list[SampleRecord]
+    reply_recipe: bytes = b""
+    """As the request brought it."""
+    is_detached: bool = False
+    queue_position: int | None = None
+    """Sequences that will be let into the batch before its first one; None when it does not wait."""
 
     @property
     def is_finished(self) -> bool:
@@ -130,6 +135,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
         return parts[1] if len(parts) == 4 else ""
 
     @property
+    def is_waiting(self) -> bool:
+        """None of its samples has a place in the batch."""
+        return not self.is_finished and all(one.waits and one.waits[-1].ended_s is None for one in self.samples)
+
+    @property
     def submitted_s(self) -> float:
         return min(sample.submitted_s for sample in self.samples)
 
@@ -138,7 +148,8 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which records are wanted; all conditions hold together."""
 
     any_id: str | None = None
-    """The engine's request id (the reply's id), the x-request-id, or the trace id."""
+    """The engine's request id (the reply's id, with -0, -1, ... behind it where there are several prompts, or without
+    for all of these), the x-request-id, or the trace id."""
     tenant: str | None = None
     """None: of all."""
     is_slowest_first: bool = False
