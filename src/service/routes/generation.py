@@ -1,4 +1,4 @@
-"""What chat and text completions share: from admitted requests to an ASGI reply, one-shot or streamed, and its log.
+"""What chat and text completions share: from admitted requests to the bytes of a reply, one-shot or streamed, and its log.
 
 Knows the life of a reply; the JSON of each API comes from a `ReplyForm`.
 """
@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import msgspec
 import structlog
 from litestar import Request
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import Receive, Scope, Send
 
 from contracts.engine import EngineInfo
 from contracts.errors import NoRoom, QuireError
@@ -27,7 +27,7 @@ from service.error_responses import INTERNAL_ERROR, encode_error
 from service.generation_stream import GenerationStream
 from service.http_errors import InternalError
 from service.request_spans import RequestSpan, SpanHead
-from service.sse import DONE, EventStreamReply, event, run_until_disconnect
+from service.sse import DONE, event, run_until_disconnect
 from service.translate import TextRequest
 
 MAX_INLINE_BODY_BYTES = 4 * 1024
@@ -95,6 +95,21 @@ class ReplyForm(Protocol):
         ...
 
 
+class ReplyEnd(Protocol):
+    """What becomes of a reply; told by whoever sends it."""
+
+    status: int | None
+    """HTTP status, or the one that an error inside the stream stands for; None: the client left."""
+
+    def begin_sending(self) -> None:
+        """The first text is about to be sent."""
+        ...
+
+    def close(self) -> None:
+        """It is over, however; may be called again."""
+        ...
+
+
 def new_head(prefix: str, info: EngineInfo) -> ReplyHead:
     """A fresh id and the current time."""
     return ReplyHead(
@@ -122,23 +137,7 @@ async def admit(serving: Serving, requests: Sequence[TextRequest]) -> Generation
         raise
 
 
-def reply_with(
-    request: Request[Any, Any, Any],
-    generation: GenerationStream,
-    form: ReplyForm,
-    head: ReplyHead,
-    *,
-    is_stream: bool,
-    extra_headers: Sequence[tuple[bytes, bytes]] = (),
-) -> ASGIApp:
-    """The reply that ends the generation on every path: finished, failed, client gone."""
-    outcome = Outcome(request, generation, head, is_stream=is_stream)
-    if not is_stream:
-        return JsonReply(generation, form, outcome, extra_headers)
-    return EventStreamReply(_events(generation, form, outcome), outcome.close, extra_headers=list(extra_headers))
-
-
-async def _events(generation: GenerationStream, form: ReplyForm, outcome: Outcome) -> AsyncIterator[bytes]:
+async def reply_events(generation: GenerationStream, form: ReplyForm, outcome: ReplyEnd) -> AsyncIterator[bytes]:
     """Batches of events: all that is ready at a wake-up is one batch, so that it goes out in one send."""
     yield form.opening(generation.num_choices)
     try:
@@ -168,7 +167,7 @@ class JsonReply:
         self,
         generation: GenerationStream,
         form: ReplyForm,
-        outcome: Outcome,
+        outcome: ReplyEnd,
         extra_headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
         self._generation = generation
