@@ -176,7 +176,7 @@ class Engine(Protocol):
         ...
 
     def cancel(self, request_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """The same, whoever submitted it, if it is this tenant's (None: anybody's). What is asked later sees it done."""
+        """The same, whoever submitted it, if it is this tenant's (None: anybody's); later questions see it done."""
         ...
 
     async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:

@@ -11,8 +11,8 @@ import msgspec
 from contracts import errors
 from contracts.engine import EngineInfo, EngineStats
 from contracts.errors import QuireError
-from contracts.followed import EventSlice
 from contracts.finish_reason import FinishReason
+from contracts.followed import EventSlice
 from contracts.generation import GenerationDelta, GenerationRequest
 from contracts.records import RecordQuery, RequestRecord
 from contracts.settings import Settings

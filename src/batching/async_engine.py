@@ -140,9 +140,7 @@ class AsyncEngine:
         await stream.open()
         return stream
 
-    async def read_events(
-        self, request_id: str, tenant: str | None, after: int, *, is_waiting: bool
-    ) -> EventSlice:
+    async def read_events(self, request_id: str, tenant: str | None, after: int, *, is_waiting: bool) -> EventSlice:
         """The deltas behind the first `after`, waiting for the next one where that is wanted; raises as `follow`."""
         while True:
             if self._death is not None:
@@ -278,7 +276,7 @@ class AsyncEngine:
                 news.set_result(None)
 
     def _drop(self, sink: DeltaSink) -> None:
-        """End a request that nobody reads, so that neither its blocks nor its tokens pile up; a detached one goes on."""
+        """End a request that nobody reads, so that nothing of it piles up; a detached one goes on without a reader."""
         log.warning("slow_reader_dropped", request_id=sink.request_id)
         del self._sinks[sink.request_id]
         sink.end(FinishReason.ERROR, "the reader fell too far behind")

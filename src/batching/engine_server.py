@@ -258,7 +258,7 @@ class _Worker(asyncio.Protocol):
         except QuireError as error:
             answer = Followed(message.number, None, ErrorReport.of(error))
         async with self._telling:
-            while self._num_unsent_bytes > GO_ON_BELOW_BYTES:
+            while self._num_unsent_bytes > GO_ON_BELOW_BYTES:  # noqa: ASYNC110 (nobody tells of so few)
                 await asyncio.sleep(FOLLOW_PAUSE_S)
             self.send(answer)
 

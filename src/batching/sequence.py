@@ -147,7 +147,7 @@ class Sequence:
         error: str | None = None,
         record: SampleRecord | None = None,
     ) -> GenerationDelta:
-        """What the caller hears of one step or of the end; STOP is an end by the last of `token_ids`, if there is one."""
+        """What the caller hears of one step or of the end; STOP is an end by the last of `token_ids`, if any."""
         return GenerationDelta(
             request_id=self.request.request_id,
             sample_index=self.sample_index,

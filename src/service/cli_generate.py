@@ -22,7 +22,6 @@ from service.model_check import check_model_exists
 from service.translate import Limits, ServedModel, TextRequest, translate_chat, translate_completion
 
 
-
 class GeneratedText(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `--json`."""
 

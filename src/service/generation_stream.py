@@ -137,8 +137,8 @@ class GenerationStream:
     async def take(self) -> list[ChoicePiece]:
         """Wait for text and return all that is ready; an empty list says that every choice has ended.
 
-        Raises EngineError, DeadlineExceeded, RequestCancelled or ShuttingDown when a sample ended otherwise than by stop
-        or length, after all that was said before.
+        Raises EngineError, DeadlineExceeded, RequestCancelled or ShuttingDown when a sample ended otherwise than by
+        stop or length, after all that was said before.
         """
         pieces: list[ChoicePiece] = []
         while not pieces and self._num_open:

@@ -150,7 +150,7 @@ def check_detached(body: CompletionRequest, limits: Limits) -> None:
         raise InvalidValue("A request that is kept without its client has one 'prompt'. Send several.", param="prompt")
     if limits.is_detached and body.echo:
         raise InvalidValue(
-            "A request that is kept without its client cannot 'echo' its prompt, as prompts are not kept. Leave it out.",
+            "A request that is kept without its client cannot 'echo' its prompt, as that is not kept. Leave it out.",
             param="echo",
         )
 

@@ -1,4 +1,4 @@
-"""What chat and text completions share: from admitted requests to the bytes of a reply, one-shot or streamed, and its log.
+"""What chat and text completions share: from admitted requests to the bytes of a reply, and the line in the log.
 
 Knows the life of a reply; the JSON of each API comes from a `ReplyForm`.
 """

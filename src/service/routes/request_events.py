@@ -31,9 +31,7 @@ MAX_NUMBER_DIGITS = 12
 @get("/v1/requests/{any_id:str}/events")
 async def follow_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> ASGIApp:
     """One, by the id of its reply, its x-request-id or its trace id; the newest that it names."""
-    after = read_after(
-        request.headers.getall(LAST_EVENT_HEADER, []), list(request.query_params.multi_items())
-    )
+    after = read_after(request.headers.getall(LAST_EVENT_HEADER, []), list(request.query_params.multi_items()))
     provider: EngineProvider = request.app.state["provider"]
     serving = provider.serving
     records = await find_records(request, RecordQuery(any_id=any_id, limit=1))
