@@ -19,7 +19,8 @@ from contracts.openai.models import ModelCard, ModelList
 from service.authorization import is_public
 from service.routes.health import Health, Probe, Stats
 from service.routes.pages import Welcome
-from service.routes.request_limits import MAX_TIMEOUT_S, TIMEOUT_HEADER
+from service.routes.request_events import AFTER_PARAMETER, LAST_EVENT_HEADER
+from service.routes.request_limits import DETACH_HEADER, DETACH_WORD, MAX_TIMEOUT_S, TIMEOUT_HEADER
 from service.routes.requests import DEFAULT_LIMIT, MAX_LIMIT, ORDERS
 
 API_VERSION = "1"
@@ -36,13 +37,15 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     reply: type[Any] | None
     """None: a page or file."""
     request: type[Any] | None = None
-    event: type[Any] | None = None
-    """What `stream: true` sends instead of the reply."""
+    events: tuple[type[Any], ...] = ()
+    """What `stream: true` sends instead of the reply; without a reply there is nothing else."""
     example: dict[str, Any] | None = None
     errors: dict[int, str] = {}
     parameter: str | None = None
     query: dict[str, dict[str, Any]] = {}
     """Name of a parameter in the query, to its schema."""
+    headers: list[dict[str, Any]] = []
+    """Parameters in the head of the request."""
     media_type: str = "application/json"
 
 
@@ -50,6 +53,7 @@ _REQUEST_ERRORS = {
     400: "The request is refused; `param` names the field.",
     404: "No such model.",
     408: "The body did not arrive in time.",
+    409: "It was cancelled meanwhile.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     429: "The key has used up what it may use for now; see retry-after.",
@@ -71,6 +75,23 @@ _TIMEOUT = {
 }
 
 
+_DETACH = {
+    "name": DETACH_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "enum": [DETACH_WORD]},
+    "description": "The request goes on when its client is gone, and the events of a stream are numbered, so that "
+    "GET /v1/requests/{any_id}/events resumes it. Not with several prompts or echo.",
+}
+_LAST_EVENT = {
+    "name": LAST_EVENT_HEADER,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 0},
+    "description": "Number of the last event that came; those behind it follow. Counts before `after`.",
+}
+
+
 def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
     return [*_api_operations(), *_why_operations(), *_health_operations(), *_page_operations()]
@@ -85,9 +106,10 @@ def _api_operations() -> list[Operation]:
             summary="Answer a conversation, in one reply or as a stream of events.",
             request=ChatCompletionRequest,
             reply=ChatCompletion,
-            event=ChatCompletionChunk,
+            events=(ChatCompletionChunk,),
             example={"messages": [{"role": "user", "content": "Tell me a short story."}], "stream": True},
             errors=_REQUEST_ERRORS,
+            headers=[_TIMEOUT, _DETACH],
         ),
         Operation(
             method="post",
@@ -96,9 +118,10 @@ def _api_operations() -> list[Operation]:
             summary="Continue one or several texts.",
             request=CompletionRequest,
             reply=Completion,
-            event=Completion,
+            events=(Completion,),
             example={"prompt": "Once upon a time", "max_tokens": 32},
             errors=_REQUEST_ERRORS,
+            headers=[_TIMEOUT, _DETACH],
         ),
         Operation(
             method="get",
@@ -122,6 +145,11 @@ def _api_operations() -> list[Operation]:
 
 def _why_operations() -> list[Operation]:
     errors = {404: "No such request is remembered.", 503: "The engine does not answer."}
+    follow_errors = errors | {
+        400: "A parameter or the header is refused.",
+        409: "Several prompts or echo: the events cannot be made again.",
+        410: "The record still lives, but its events have been given up.",
+    }
     return [
         Operation(
             method="get",
@@ -143,6 +171,27 @@ def _why_operations() -> list[Operation]:
             reply=Explanation,
             errors=errors,
             parameter="any_id",
+        ),
+        Operation(
+            method="delete",
+            path="/v1/requests/{any_id}",
+            operation_id="cancelRequest",
+            summary="End all that the id names and that waits or runs; answers with the newest as it is then.",
+            reply=Explanation,
+            errors=errors,
+            parameter="any_id",
+        ),
+        Operation(
+            method="get",
+            path="/v1/requests/{any_id}/events",
+            operation_id="followRequest",
+            summary="Its events from the first or any later one on, numbered, live or ended; then [DONE] or an error.",
+            reply=None,
+            events=(ChatCompletionChunk, Completion),
+            errors=follow_errors,
+            parameter="any_id",
+            query={AFTER_PARAMETER: {"type": "integer", "minimum": 0, "default": 0}},
+            headers=[_LAST_EVENT],
         ),
         Operation(
             method="get",
@@ -233,7 +282,7 @@ def render_openapi() -> bytes:
     served = operations()
     used: list[type[Any]] = [ErrorBody]
     for operation in served:
-        used += [kind for kind in (operation.request, operation.reply, operation.event) if kind is not None]
+        used += [kind for kind in (operation.request, operation.reply, *operation.events) if kind is not None]
     schemas, components = msgspec.json.schema_components(used, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(used, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -262,9 +311,11 @@ def render_openapi() -> bytes:
 def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str, Any]:
     reply_schema = {} if operation.reply is None else schema_of[operation.reply]
     content = {operation.media_type: {"schema": reply_schema}}
-    if operation.event is not None:
-        content["text/event-stream"] = {"schema": schema_of[operation.event]}
-    description = _STREAM_NOTE if operation.event is not None else "Success."
+    if operation.events:
+        kinds = [schema_of[kind] for kind in operation.events]
+        stream = {"text/event-stream": {"schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}}
+        content = stream if operation.reply is None else content | stream
+    description = _STREAM_NOTE if operation.events else "Success."
     responses: dict[str, Any] = {"200": {"description": description, "content": content}}
     errors = operation.errors | ({} if is_public(operation.path) else _ACCESS_ERRORS)
     for status, reason in sorted(errors.items()):
@@ -273,20 +324,23 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
     described: dict[str, Any] = {"operationId": operation.operation_id, "summary": operation.summary}
     if is_public(operation.path):
         described["security"] = []
-    if operation.parameter is not None:
-        schema = {"type": "string"}
-        described["parameters"] = [{"name": operation.parameter, "in": "path", "required": True, "schema": schema}]
-    if operation.query:
-        described["parameters"] = [
-            {"name": name, "in": "query", "required": False, "schema": schema}
-            for name, schema in operation.query.items()
-        ]
+    if parameters := _parameters(operation):
+        described["parameters"] = parameters
     if operation.request is not None:
-        described["parameters"] = [_TIMEOUT]
         body = {"schema": schema_of[operation.request], "example": operation.example}
         described["requestBody"] = {"required": True, "content": {"application/json": body}}
     described["responses"] = responses
     return described
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if operation.parameter is not None:
+        schema = {"type": "string"}
+        found.append({"name": operation.parameter, "in": "path", "required": True, "schema": schema})
+    for name, schema in operation.query.items():
+        found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    return found + operation.headers
 
 
 if __name__ == "__main__":
