@@ -1,4 +1,4 @@
-"""The event log against a plain list of deltas: it tells what it has unchanged, in order, in parts, within its bound."""
+"""The event log against a plain list: it tells what it has unchanged, in order, in parts, within its bound."""
 
 from __future__ import annotations
 
