@@ -175,8 +175,9 @@ class Engine(Protocol):
         are ignored. `reason` says why: ABORT, or STOP where its text is complete and the engine cannot know."""
         ...
 
-    def cancel(self, request_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """The same, whoever submitted it, if it is this tenant's (None: anybody's); later questions see it done."""
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """The same, whoever submitted it, for all that the id names (as in RecordQuery) and that is this tenant's
+        (None: anybody's); whoever asks for records afterwards finds it done."""
         ...
 
     async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:

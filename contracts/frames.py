@@ -60,9 +60,9 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """Worker to engine: end a request of this tenant (None: of any), whichever worker it came from."""
+    """Worker to engine: end what the id names of this tenant (None: of any), whichever worker it came from."""
 
-    request_id: str
+    any_id: str
     tenant: str | None
     reason: FinishReason = FinishReason.CANCELLED
 

@@ -149,8 +149,8 @@ class FakeEngine:
     def _is_open(self, request_id: str) -> bool:
         return any(sample.request.request_id == request_id for sample in self._samples)
 
-    def cancel(self, request_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        self.cancelled.append((request_id, tenant, reason))
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        self.cancelled.append((any_id, tenant, reason))
 
     def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
         self.aborted.append(request_id)

@@ -118,9 +118,9 @@ class AsyncEngine:
         """End a request now; its blocks are free at the next step boundary."""
         self._deliver(self._scheduler.abort(request_id, self._clock(), reason))
 
-    def cancel(self, request_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """End a request of this tenant, or of any, now."""
-        if self._book.records.get(request_id, tenant) is not None:
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End what the id names of this tenant, or of any, now."""
+        for request_id in self._book.records.live_ids(RecordQuery(any_id=any_id, tenant=tenant)):
             self.abort(request_id, reason)
 
     def leave(self, request_id: str) -> None:
@@ -134,6 +134,7 @@ class AsyncEngine:
         """Read a request from its first delta on; raises RequestNotFound, EventsGone or EngineDead."""
 
         async def read(after: int, is_waiting: bool) -> EventSlice:
+            await asyncio.sleep(0)  # a long log is read while others have their turns
             return await self.read_events(request_id, tenant, after, is_waiting=is_waiting)
 
         stream = FollowedStream(request_id, read, lambda stream: None)
@@ -207,7 +208,7 @@ class AsyncEngine:
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            for request_id in self._book.records.live_ids:
+            for request_id in self._book.records.live_ids(RecordQuery()):
                 self.abort(request_id)
         self._loop_task.cancel()
         await asyncio.gather(self._loop_task, return_exceptions=True)

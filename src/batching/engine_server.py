@@ -226,7 +226,7 @@ class _Worker(asyncio.Protocol):
             if (asked := self._follows.get(message.number)) is not None:
                 asked.cancel()
         elif isinstance(message, Cancel):
-            self._engine.cancel(message.request_id, message.tenant, message.reason)
+            self._engine.cancel(message.any_id, message.tenant, message.reason)
         elif isinstance(message, Tally):
             self._engine.count_refused_unread(message.num_refused_unread)
         elif isinstance(message, AskRecords):

@@ -28,10 +28,9 @@ class RecordRing:
         self._live: dict[str, RequestRecord] = {}
         self._ended: OrderedDict[str, RequestRecord] = OrderedDict()
 
-    @property
-    def live_ids(self) -> list[str]:
-        """Requests of which a sample has not ended."""
-        return list(self._live)
+    def live_ids(self, query: RecordQuery) -> list[str]:
+        """Of the requests that are meant, those of which a sample has not ended."""
+        return [record.request_id for record in _select(self._live, query)]
 
     def get(self, request_id: str, tenant: str | None) -> RequestRecord | None:
         """What is kept of one request by the engine's own id, if it is this tenant's; None for a tenant: anybody's."""

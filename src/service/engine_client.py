@@ -150,9 +150,9 @@ class EngineClient:
         else:
             self._send(Abort(request_id, reason))
 
-    def cancel(self, request_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
-        """End a request of this tenant, or of any, whichever worker it came from."""
-        self._send(Cancel(request_id, tenant, reason))
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End what the id names of this tenant, or of any, whichever worker it came from."""
+        self._send(Cancel(any_id, tenant, reason))
 
     async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:
         """Read a request from its first delta on; raises RequestNotFound, EventsGone, ShuttingDown or EngineDead."""

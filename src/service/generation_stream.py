@@ -52,6 +52,8 @@ class GenerationStream:
         self._prompt_of = {request.generation.request_id: index for index, request in enumerate(requests)}
         self._streams: list[DeltaStream] = []
         self._followed: FollowedStream | None = None
+        self._tenant: str | None = None
+        """On whose behalf it follows."""
         self._error: QuireError | None = None
         """Why a sample failed, to be raised when the text before it has been taken."""
         self._merger: _Merger | None = None
@@ -84,6 +86,7 @@ class GenerationStream:
         Of `request.generation`, only its id and the number of samples matter.
         """
         generation = cls(engine, tokenizer, [request])
+        generation._tenant = tenant
         generation._followed = await engine.follow(request.generation.request_id, tenant)
         return generation
 
@@ -219,7 +222,7 @@ class GenerationStream:
         if self._followed is None:
             self._engine.abort(request.request_id, FinishReason.STOP)
         else:  # its own worker may be gone
-            self._engine.cancel(request.request_id, None, FinishReason.STOP)
+            self._engine.cancel(request.request_id, self._tenant, FinishReason.STOP)
 
 
 class _Prompt:

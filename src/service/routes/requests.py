@@ -44,11 +44,7 @@ async def retrieve_request(request: Request[Any, Any, Any], any_id: FromPath[str
 async def cancel_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[Explanation]:
     """End all that the id names and that waits or runs; of what has ended, nothing is changed."""
     provider: EngineProvider = request.app.state["provider"]
-    engine = provider.serving.engine
-    found = await find_records(request, RecordQuery(any_id=any_id, limit=MAX_LIMIT))
-    for record in found:
-        if not record.is_finished:
-            engine.cancel(record.request_id, tenant_of(request))
+    provider.serving.engine.cancel(any_id, tenant_of(request))
     return Response(await _find_one(request, any_id), headers=_HEADERS)
 
 
