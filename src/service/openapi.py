@@ -62,6 +62,12 @@ _REQUEST_ERRORS = {
 }
 
 
+_RECORD_ERRORS = {404: "No such request is remembered.", 503: "The engine does not answer."}
+_FOLLOW_ERRORS = {
+    400: "A parameter or the header is refused.",
+    409: "Several prompts or echo: the events cannot be made again.",
+    410: "The record still lives, but its events have been given up.",
+}
 _ACCESS_ERRORS = {
     401: "The server has keys, and the request carries none that is valid.",
     403: "The key lacks the scope, or the Host or Origin header is not this server's.",
@@ -94,7 +100,7 @@ _LAST_EVENT = {
 
 def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
-    return [*_api_operations(), *_why_operations(), *_health_operations(), *_page_operations()]
+    return [*_api_operations(), *_why_operations(), *_request_operations(), *_health_operations(), *_page_operations()]
 
 
 def _api_operations() -> list[Operation]:
@@ -144,12 +150,7 @@ def _api_operations() -> list[Operation]:
 
 
 def _why_operations() -> list[Operation]:
-    errors = {404: "No such request is remembered.", 503: "The engine does not answer."}
-    follow_errors = errors | {
-        400: "A parameter or the header is refused.",
-        409: "Several prompts or echo: the events cannot be made again.",
-        410: "The record still lives, but its events have been given up.",
-    }
+    errors = _RECORD_ERRORS
     return [
         Operation(
             method="get",
@@ -173,12 +174,27 @@ def _why_operations() -> list[Operation]:
             parameter="any_id",
         ),
         Operation(
+            method="get",
+            path="/v1/requests/{any_id}/timeline",
+            operation_id="drawRequest",
+            summary="The same as text.",
+            reply=None,
+            errors=errors,
+            parameter="any_id",
+            media_type="text/plain",
+        ),
+    ]
+
+
+def _request_operations() -> list[Operation]:
+    return [
+        Operation(
             method="delete",
             path="/v1/requests/{any_id}",
             operation_id="cancelRequest",
             summary="End all that the id names and that waits or runs; answers with the newest as it is then.",
             reply=Explanation,
-            errors=errors,
+            errors=_RECORD_ERRORS,
             parameter="any_id",
         ),
         Operation(
@@ -188,20 +204,10 @@ def _why_operations() -> list[Operation]:
             summary="Its events from the first or any later one on, numbered, live or ended; then [DONE] or an error.",
             reply=None,
             events=(ChatCompletionChunk, Completion),
-            errors=follow_errors,
+            errors=_RECORD_ERRORS | _FOLLOW_ERRORS,
             parameter="any_id",
             query={AFTER_PARAMETER: {"type": "integer", "minimum": 0, "default": 0}},
             headers=[_LAST_EVENT],
-        ),
-        Operation(
-            method="get",
-            path="/v1/requests/{any_id}/timeline",
-            operation_id="drawRequest",
-            summary="The same as text.",
-            reply=None,
-            errors=errors,
-            parameter="any_id",
-            media_type="text/plain",
         ),
     ]
 
