@@ -1,4 +1,4 @@
-"""The seam between service and engine: at most five methods, and the stream that carries results back.
+"""The seam between service and engine: a handful of methods, and the stream that carries results back.
 
 Two implementations exist behind it, in process and over a socket; callers cannot tell them apart.
 """
@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from contracts.followed import FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, final_deltas
 from contracts.latencies import Latencies
 from contracts.records import RecordQuery, RequestRecord
@@ -169,8 +170,21 @@ class Engine(Protocol):
         EngineDead."""
         ...
 
-    def abort(self, request_id: str) -> None:
-        """End a request at the next step boundary and free its blocks; unknown or ended ids are ignored."""
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
+        """End a request that was submitted here at the next step boundary and free its blocks; unknown or ended ids
+        are ignored. `reason` says why: ABORT, or STOP where its text is complete and the engine cannot know."""
+        ...
+
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """The same, whoever submitted it, for all that the id names (as in RecordQuery) and that is this tenant's
+        (None: anybody's); whoever asks for records afterwards finds it done."""
+        ...
+
+    async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:
+        """Read a request from its first delta on, live or ended, whoever submitted it; its own stream is not touched.
+
+        Raises RequestNotFound, EventsGone or EngineDead. Whoever follows closes the stream.
+        """
         ...
 
     def stats(self) -> EngineStats:

@@ -11,6 +11,10 @@ QuireError
 │   ├── Unauthenticated             401 invalid_api_key
 │   ├── InsufficientScope           403 insufficient_scope
 │   ├── ModelNotFound               404 model_not_found
+│   ├── RequestNotFound             404 not_found
+│   ├── RequestCancelled            409 request_cancelled
+│   ├── NotResumable                409 not_resumable
+│   ├── EventsGone                  410 events_gone
 │   └── BodyTooLarge                413 request_too_large
 ├── OverloadError                   the same request works later; carries retry_after_s
 │   ├── RateLimited                 429 rate_limit_exceeded
@@ -113,6 +117,34 @@ class ModelNotFound(RequestError):
 
     status = 404
     code = "model_not_found"
+
+
+class RequestNotFound(RequestError):
+    """The engine remembers no request of that id that the caller may see."""
+
+    status = 404
+    code = "not_found"
+
+
+class RequestCancelled(RequestError):
+    """Somebody ended the request while it waited or ran."""
+
+    status = 409
+    code = "request_cancelled"
+
+
+class NotResumable(RequestError):
+    """The request is known, but its events cannot be made again."""
+
+    status = 409
+    code = "not_resumable"
+
+
+class EventsGone(RequestError):
+    """The request is known, but its events have been given up to make room for those of others."""
+
+    status = 410
+    code = "events_gone"
 
 
 class BodyTooLarge(RequestError):

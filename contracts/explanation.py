@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -32,8 +34,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Label of the API key; empty without keys."""
     submitted: float
     """Unix time in seconds."""
-    status: str
-    """waiting, running, or how it ended: stop, length, abort, deadline, error, lost."""
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
+    finish_reason: str | None
+    """How it ended: stop, length, abort, cancelled, deadline, error, lost; several with commas between. Null while it
+    waits or runs."""
+    queue_position: int | None
+    """Sequences that will be let into the batch before it; null when it does not wait."""
+    detached: bool
+    """It goes on when its client is gone."""
     total_ms: float
     queue_ms: float
     ttft_ms: float | None

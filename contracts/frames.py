@@ -13,6 +13,8 @@ import msgspec
 from contracts import errors
 from contracts.engine import EngineInfo, EngineStats
 from contracts.errors import QuireError
+from contracts.finish_reason import FinishReason
+from contracts.followed import EventSlice
 from contracts.generation import GenerationDelta, GenerationRequest
 from contracts.model_catalog import ModelCatalog
 from contracts.model_state import ModelTable
@@ -55,9 +57,44 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
 
 class Abort(msgspec.Struct, frozen=True, tag=True):
-    """Worker to engine: end a request; what is unknown or ended is ignored."""
+    """Worker to engine: end a request of this worker; what is unknown or ended is ignored."""
 
     request_id: str
+    reason: FinishReason = FinishReason.ABORT
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: end what the id names of this tenant (None: of any), whichever worker it came from."""
+
+    any_id: str
+    tenant: str | None
+    reason: FinishReason = FinishReason.CANCELLED
+
+
+class Follow(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: answer with Followed of the same number, once there are deltas behind the first `after`."""
+
+    number: int
+    request_id: str
+    tenant: str | None
+    after: int
+    is_waiting: bool
+    """Otherwise the answer comes at once, empty where there is nothing yet."""
+
+
+class Unfollow(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: the answer to this Follow is not wanted any longer."""
+
+    number: int
+
+
+class Followed(msgspec.Struct, frozen=True, tag=True):
+    """Engine to worker."""
+
+    number: int
+    part: EventSlice | None
+    error: ErrorReport | None = None
+    """Set where there is no part."""
 
 
 class AskRecords(msgspec.Struct, frozen=True, tag=True):
@@ -200,8 +237,8 @@ class OrderDone(msgspec.Struct, frozen=True, tag=True):
 
 BEAT_S = 0.5
 
-EngineBound = Submit | Abort | AskRecords | Tally
-WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records
+EngineBound = Submit | Abort | Cancel | Follow | Unfollow | AskRecords | Tally
+WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records | Followed
 ChildBound = LaunchEngine | LaunchWorker | Drain | Models | OrderDone
 SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive | UseModel | ModelOrder
 Message = EngineBound | WorkerBound | ChildBound | SupervisorBound

@@ -45,6 +45,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The x-request-id of the HTTP request that it came with."""
     traceparent: str = ""
     """W3C trace context of the span under which it runs."""
+    reply_recipe: bytes = b""
+    """An encoded ReplyRecipe, kept with the record for whoever follows the request; the engine does not read it."""
+    is_detached: bool = False
+    """It goes on when the process that submitted it is gone."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

@@ -137,6 +137,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     samples: list[SampleRecord]
     model: str = ""
     """Name of the model that serves it; an engine, which has but one, leaves it out."""
+    reply_recipe: bytes = b""
+    """As the request brought it."""
+    is_detached: bool = False
+    queue_position: int | None = None
+    """Sequences that will be let into the batch before its first one; None when it does not wait."""
 
     @property
     def is_finished(self) -> bool:
@@ -147,6 +152,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
         """32 hex digits; empty where there is no trace."""
         parts = self.traceparent.split("-")
         return parts[1] if len(parts) == 4 else ""
+
+    @property
+    def is_waiting(self) -> bool:
+        """None of its samples has a place in the batch."""
+        return not self.is_finished and all(one.waits and one.waits[-1].ended_s is None for one in self.samples)
 
     @property
     def submitted_s(self) -> float:
@@ -162,7 +172,8 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which records are wanted; all conditions hold together."""
 
     any_id: str | None = None
-    """The engine's request id (the reply's id), the x-request-id, or the trace id."""
+    """The engine's request id (the reply's id, with -0, -1, ... behind it where there are several prompts, or without
+    for all of these), the x-request-id, or the trace id."""
     tenant: str | None = None
     """None: of all."""
     is_slowest_first: bool = False

@@ -11,7 +11,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
-from contracts.errors import QuireError
+from contracts.errors import QuireError, RequestNotFound
+from contracts.followed import EventSlice, FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
 from contracts.records import RecordQuery, RequestRecord
 
@@ -105,6 +106,10 @@ class FakeEngine:
         self.has_aborted = asyncio.Event()
         self.has_started = asyncio.Event()
         self.num_generated_tokens = 0
+        self.cancelled: list[tuple[str, str | None, FinishReason]] = []
+        self.abort_reasons: list[FinishReason] = []
+        self._logs: dict[str, list[GenerationDelta]] = {}
+        self._news = asyncio.Event()
         self._samples: list[_Sample] = []
         self._steps: asyncio.Task[None] | None = None
 
@@ -116,6 +121,7 @@ class FakeEngine:
         if self.refusal is not None and len(self.requests) >= self.num_before_refusal:
             raise self.refusal
         self.requests.append(request)
+        self._logs[request.request_id] = []
         stream = DeltaStream(request.request_id, request.num_samples)
         for index in range(request.num_samples):
             tokens = self.script(request, index)[: request.sampling.max_tokens]
@@ -125,8 +131,30 @@ class FakeEngine:
         self.has_started.set()
         return stream
 
-    def abort(self, request_id: str) -> None:
+    async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:
+        if request_id not in self._logs:
+            raise RequestNotFound("no such request")
+
+        async def read(after: int, is_waiting: bool) -> EventSlice:
+            log = self._logs[request_id]
+            while is_waiting and len(log) <= after and self._is_open(request_id):
+                self._news.clear()
+                await self._news.wait()
+            return EventSlice(log[after:], is_over=not self._is_open(request_id))
+
+        stream = FollowedStream(request_id, read, lambda stream: None)
+        await stream.open()
+        return stream
+
+    def _is_open(self, request_id: str) -> bool:
+        return any(sample.request.request_id == request_id for sample in self._samples)
+
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        self.cancelled.append((any_id, tenant, reason))
+
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
         self.aborted.append(request_id)
+        self.abort_reasons.append(reason)
         self.has_aborted.set()
         self._samples = [sample for sample in self._samples if sample.request.request_id != request_id]
 
@@ -171,8 +199,11 @@ class FakeEngine:
             await asyncio.sleep(self.interval_s)
             await self.gate.wait()
             for sample in self._samples:
-                sample.stream.put(self._next_delta(sample))
+                delta = self._next_delta(sample)
+                sample.stream.put(delta)
+                self._logs[delta.request_id].append(delta)
             self._samples = [sample for sample in self._samples if sample.num_said >= 0]
+            self._news.set()
 
     def _next_delta(self, sample: _Sample) -> GenerationDelta:
         """The sample's next tokens; the last delta marks it as ended."""

@@ -19,8 +19,11 @@ PURE_BATCHING = (
     "admission",
     "block_pool",
     "block_table",
+    "event_log",
     "fair_share",
     "placement",
+    "record_ring",
+    "request_book",
     "scheduler",
     "scheduler_config",
     "sequence",
@@ -41,7 +44,7 @@ OPEN_HANDLERS = frozenset(
         ("src/batching/engine_server.py", "_submit"),
         ("src/service/engine_process.py", "_serve"),
         ("src/service/engine_provider.py", "_load"),
-        ("src/service/routes/generation.py", "_events"),
+        ("src/service/routes/generation.py", "reply_events"),
     }
 )
 """(file, function) that may swallow every exception: step loops and top handlers. Others must raise it again."""

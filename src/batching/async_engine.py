@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -18,13 +18,14 @@ import structlog
 from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
 from batching.latencies import LatencyBook
 from batching.model_loader import ProgressCallback, no_progress
-from batching.record_ring import RecordRing
+from batching.request_book import RequestBook
 from batching.step_spans import StepSpans
 from batching.step_timer import StepTimer
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import EngineDead, ShuttingDown
+from contracts.followed import EventSlice, FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
-from contracts.records import RecordQuery, RequestRecord, SampleRecord
+from contracts.records import RecordQuery, RequestRecord
 from contracts.settings import EngineSettings
 
 log = structlog.get_logger("quire.engine")
@@ -54,7 +55,7 @@ class DeltaSink(Protocol):
 
 
 class AsyncEngine:
-    """contracts.engine.Engine, in process. Life cycle: start -> submit, abort, stats -> drain.
+    """contracts.engine.Engine, in process. Life cycle: start -> submit, abort, follow, stats -> drain.
 
     Owner: the service's event loop; every method is called there.
     """
@@ -67,7 +68,9 @@ class AsyncEngine:
         self._executor = executor
         self._clock = clock
         self._sinks: dict[str, DeltaSink] = {}
-        self._records = RecordRing()
+        self._book = RequestBook()
+        self._followers: dict[str, list[asyncio.Future[None]]] = {}
+        """Those that wait for the next delta of a request."""
         self._latencies = LatencyBook()
         self._last_step_s = 0.0
         self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s)
@@ -110,13 +113,54 @@ class AsyncEngine:
             raise ShuttingDown("the server is shutting down and takes no new requests", retry_after_s=5.0)
         self._scheduler.submit(request, self._clock())
         self._sinks[request.request_id] = sink
-        self._records.begin(request)
+        self._book.begin(request)
         self._idle.clear()
         self._wake.set()
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
         """End a request now; its blocks are free at the next step boundary."""
-        self._deliver(self._scheduler.abort(request_id, self._clock()))
+        self._deliver(self._scheduler.abort(request_id, self._clock(), reason))
+
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End what the id names of this tenant, or of any, now."""
+        for request_id in self._book.records.live_ids(RecordQuery(any_id=any_id, tenant=tenant)):
+            self.abort(request_id, reason)
+
+    def leave(self, request_id: str) -> None:
+        """Whoever reads a request is gone: a detached one goes on without a reader, any other is ended."""
+        if self._book.is_detached(request_id):
+            self._sinks.pop(request_id, None)
+        else:
+            self.abort(request_id)
+
+    async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:
+        """Read a request from its first delta on; raises RequestNotFound, EventsGone or EngineDead."""
+
+        async def read(after: int, is_waiting: bool) -> EventSlice:
+            await asyncio.sleep(0)  # a long log is read while others have their turns
+            return await self.read_events(request_id, tenant, after, is_waiting=is_waiting)
+
+        stream = FollowedStream(request_id, read, lambda stream: None)
+        await stream.open()
+        return stream
+
+    async def read_events(self, request_id: str, tenant: str | None, after: int, *, is_waiting: bool) -> EventSlice:
+        """The deltas behind the first `after`, waiting for the next one where that is wanted; raises as `follow`."""
+        while True:
+            if self._death is not None:
+                raise EngineDead(self._death)
+            part = self._book.read(request_id, tenant, after)
+            if part.deltas or part.is_over or not is_waiting:
+                return part
+            news = asyncio.get_running_loop().create_future()
+            waiting = self._followers.setdefault(request_id, [])
+            waiting.append(news)
+            try:
+                await news
+            finally:
+                waiting.remove(news)
+                if not waiting and self._followers.get(request_id) is waiting:
+                    del self._followers[request_id]
 
     def hold(self, holder: object) -> None:
         """Begin no further step until every holder has called `release`: the results are not taken as fast as made.
@@ -163,7 +207,8 @@ class AsyncEngine:
 
     def find_records(self, query: RecordQuery) -> list[RequestRecord]:
         """`records`, for callers that cannot wait."""
-        return self._records.find(query, lambda ids: self._scheduler.journal.so_far(ids, self._clock()))
+        scheduler = self._scheduler
+        return self._book.find(query, lambda ids: scheduler.journal.so_far(ids, self._clock()), scheduler.waiting)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, let the running ones end within the time, abort the rest, and stop."""
@@ -171,7 +216,7 @@ class AsyncEngine:
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
-            for request_id in list(self._sinks):
+            for request_id in self._book.records.live_ids(RecordQuery()):
                 self.abort(request_id)
         self._loop_task.cancel()
         await asyncio.gather(self._loop_task, return_exceptions=True)
@@ -219,8 +264,7 @@ class AsyncEngine:
     def _deliver(self, deltas: list[GenerationDelta]) -> None:
         sinks = self._sinks
         for delta in deltas:
-            if delta.record is not None:
-                self._remember(delta.request_id, delta.record)
+            self._note(delta)
             sink = sinks.get(delta.request_id)
             if sink is None:
                 continue
@@ -230,18 +274,27 @@ class AsyncEngine:
             elif sink.is_stalled:
                 self._drop(sink)
 
-    def _remember(self, request_id: str, record: SampleRecord) -> None:
-        self._records.end(request_id, record)
-        self._latencies.end(record)
+    def _note(self, delta: GenerationDelta) -> None:
+        self._book.note(delta)
+        if delta.record is not None:
+            self._latencies.end(delta.record)
+        if self._followers:
+            self._tell(self._followers.get(delta.request_id, ()))
+
+    def _tell(self, followers: Iterable[asyncio.Future[None]]) -> None:
+        """Wake those that wait for news of a request."""
+        for news in followers:
+            if not news.done():
+                news.set_result(None)
 
     def _drop(self, sink: DeltaSink) -> None:
-        """End a request that nobody reads, so that neither its blocks nor its tokens pile up."""
+        """End a request that nobody reads, so that nothing of it piles up; a detached one goes on without a reader."""
         log.warning("slow_reader_dropped", request_id=sink.request_id)
         del self._sinks[sink.request_id]
         sink.end(FinishReason.ERROR, "the reader fell too far behind")
-        for delta in self._scheduler.abort(sink.request_id, self._clock()):
-            if delta.record is not None:
-                self._remember(delta.request_id, delta.record)
+        if not self._book.is_detached(sink.request_id):
+            for delta in self._scheduler.abort(sink.request_id, self._clock()):
+                self._note(delta)
 
     def _die(self, reason: str) -> None:
         """End every open request with an error: nobody is left waiting."""
@@ -249,4 +302,5 @@ class AsyncEngine:
         for sink in list(self._sinks.values()):
             sink.end(FinishReason.LOST, reason)
         self._sinks.clear()
+        self._tell([news for followers in self._followers.values() for news in followers])
         self._idle.set()

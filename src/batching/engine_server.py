@@ -1,7 +1,7 @@
 """The engine behind a Unix socket: admits for every worker, sends each worker one frame per step with all its deltas.
 
-Owner: the engine process's event loop. A worker that leaves has its requests aborted; one that sends anything else
-than our frames, or does not read, is cut off. Knows nothing of HTTP.
+Owner: the engine process's event loop. A worker that leaves has its requests aborted, but for detached ones; one that
+sends anything else than our frames, or does not read, is cut off. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from contracts.frames import (
     AskRecords,
     Beat,
     BrokenFrame,
+    Cancel,
     Deltas,
     EngineBound,
     ErrorReport,
+    Follow,
+    Followed,
     FrameReader,
     Hello,
     Records,
     Refused,
     Submit,
     Tally,
+    Unfollow,
     WorkerBound,
     encode_frame,
 )
@@ -48,6 +52,9 @@ STALL_S = 3.0
 of the other workers wait as well."""
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A worker that asks for answers and leaves so much of them unread is cut off at once."""
+
+FOLLOW_PAUSE_S = 0.005
+"""How often it is looked whether a worker has caught up, before followers are told more."""
 
 log = structlog.get_logger("quire.engine")
 
@@ -146,6 +153,9 @@ class _Worker(asyncio.Protocol):
         self._reader = FrameReader(EngineBound)
         self._request_ids: set[str] = set()
         self._outbox: list[GenerationDelta] = []
+        self._follows: dict[int, asyncio.Task[None]] = {}
+        self._telling = asyncio.Lock()
+        """Followers are answered one at a time."""
         self._transport: asyncio.Transport | None = None
         self._held_bytes: int | None = None
         """Unsent while the engine waits for this worker, when it last took something; None: the engine goes on."""
@@ -168,7 +178,9 @@ class _Worker(asyncio.Protocol):
         if request_ids:
             log.info("worker_left", num_requests=len(request_ids))
         for request_id in request_ids:
-            self._engine.abort(request_id)
+            self._engine.leave(request_id)
+        for task in self._follows.values():
+            task.cancel()
 
     def pause_writing(self) -> None:
         """Too much is unsent: no more is made until the worker has caught up, or is cut off."""
@@ -204,8 +216,17 @@ class _Worker(asyncio.Protocol):
     def _handle(self, message: object) -> None:
         if isinstance(message, Submit):
             self._submit(message)
-        elif isinstance(message, Abort) and message.request_id in self._request_ids:
-            self._engine.abort(message.request_id)
+        elif isinstance(message, Abort):
+            if message.request_id in self._request_ids:
+                self._engine.abort(message.request_id, message.reason)
+        elif isinstance(message, Follow):
+            task = self._follows[message.number] = asyncio.create_task(self._follow(message))
+            task.add_done_callback(lambda _: self._follows.pop(message.number, None))
+        elif isinstance(message, Unfollow):
+            if (asked := self._follows.get(message.number)) is not None:
+                asked.cancel()
+        elif isinstance(message, Cancel):
+            self._engine.cancel(message.any_id, message.tenant, message.reason)
         elif isinstance(message, Tally):
             self._engine.count_refused_unread(message.num_refused_unread)
         elif isinstance(message, AskRecords):
@@ -225,6 +246,21 @@ class _Worker(asyncio.Protocol):
             return
         self._request_ids.add(request.request_id)
         self.send(Admitted(request.request_id))
+
+    async def _follow(self, message: Follow) -> None:
+        """Answer once there is something to say, and not before the worker has read most of what it was sent: what is
+        told again must not make the engine wait."""
+        try:
+            part = await self._engine.read_events(
+                message.request_id, message.tenant, message.after, is_waiting=message.is_waiting
+            )
+            answer = Followed(message.number, part)
+        except QuireError as error:
+            answer = Followed(message.number, None, ErrorReport.of(error))
+        async with self._telling:
+            while self._num_unsent_bytes > GO_ON_BELOW_BYTES:  # noqa: ASYNC110 (nobody tells of so few)
+                await asyncio.sleep(FOLLOW_PAUSE_S)
+            self.send(answer)
 
     def put(self, delta: GenerationDelta) -> None:
         """Send with everything else that this turn of the loop brings."""

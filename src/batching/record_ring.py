@@ -12,6 +12,8 @@ from contracts.records import MAX_ANSWERED, RecordQuery, RequestRecord, SampleRe
 
 MAX_RECORDS = 1024
 """Of ended requests; the oldest goes first. A record has a few hundred bytes, some kilobytes after many chunks."""
+MAX_PROMPT_DIGITS = 4
+"""Of the number behind a reply's id, where it has several prompts."""
 
 LiveSamples = Callable[[Set[str]], dict[str, list[SampleRecord]]]
 """Engine request ids, to the samples of each that run or wait, as they are now."""
@@ -24,8 +26,18 @@ class RecordRing:
         self._live: dict[str, RequestRecord] = {}
         self._ended: OrderedDict[str, RequestRecord] = OrderedDict()
 
+    def live_ids(self, query: RecordQuery) -> list[str]:
+        """Of the requests that are meant, those of which a sample has not ended."""
+        return [record.request_id for record in _select(self._live, query)]
+
+    def get(self, request_id: str, tenant: str | None) -> RequestRecord | None:
+        """What is kept of one request by the engine's own id, if it is this tenant's; None for a tenant: anybody's."""
+        record = self._live.get(request_id) or self._ended.get(request_id)
+        return record if record is not None and tenant in (None, record.tenant) else None
+
     def begin(self, request: GenerationRequest) -> None:
-        """A request was admitted to the queue."""
+        """A request was admitted to the queue; an ended one of the same id is forgotten."""
+        self._ended.pop(request.request_id, None)
         self._live[request.request_id] = RequestRecord(
             request_id=request.request_id,
             client_request_id=request.client_request_id,
@@ -33,20 +45,24 @@ class RecordRing:
             tenant=request.tenant.name,
             num_samples=request.num_samples,
             samples=[],
+            reply_recipe=request.reply_recipe,
+            is_detached=request.is_detached,
         )
 
-    def end(self, request_id: str, sample: SampleRecord) -> None:
-        """One of its samples has ended."""
+    def end(self, request_id: str, sample: SampleRecord) -> list[str]:
+        """One of its samples has ended; returns the requests that are forgotten for it."""
         record = self._live.get(request_id)
+        forgotten: list[str] = []
         if record is None:
-            return
+            return forgotten
         record.samples.append(sample)
         if record.is_finished:
             del self._live[request_id]
             self._ended[request_id] = record
             self._ended.move_to_end(request_id)
             while len(self._ended) > MAX_RECORDS:
-                self._ended.popitem(last=False)
+                forgotten.append(self._ended.popitem(last=False)[0])
+        return forgotten
 
     def find(self, query: RecordQuery, live: LiveSamples) -> list[RequestRecord]:
         """What is asked for; the samples that run or wait are taken from `live`, of the requests that are meant."""
@@ -73,7 +89,10 @@ def _select(records: Mapping[str, RequestRecord], query: RecordQuery) -> list[Re
 def _is_meant(record: RequestRecord, query: RecordQuery) -> bool:
     if query.tenant is not None and record.tenant != query.tenant:
         return False
-    return query.any_id is None or query.any_id in (record.request_id, record.client_request_id, record.trace_id)
+    if query.any_id is None or query.any_id in (record.request_id, record.client_request_id, record.trace_id):
+        return True
+    reply_id, _, number = record.request_id.rpartition("-")
+    return query.any_id == reply_id and number.isdigit() and len(number) <= MAX_PROMPT_DIGITS
 
 
 def _submitted_s(record: RequestRecord) -> float:

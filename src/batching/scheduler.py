@@ -100,11 +100,9 @@ class Scheduler:
         self._next_seq_id += 1
         return sequence_of(request, index, self.config, seq_id=self._next_seq_id, submitted_s=now_s, order=order)
 
-    def abort(self, request_id: str, now_s: float) -> list[GenerationDelta]:
+    def abort(self, request_id: str, now_s: float, reason: FinishReason = FinishReason.ABORT) -> list[GenerationDelta]:
         """End all samples of a request; unknown or ended ids give nothing."""
-        return [
-            self._finish(sequence, FinishReason.ABORT, now_s) for sequence in list(self._requests.get(request_id, ()))
-        ]
+        return [self._finish(sequence, reason, now_s) for sequence in list(self._requests.get(request_id, ()))]
 
     def expire(self, now_s: float) -> list[GenerationDelta]:
         """End every request whose deadline has passed; cheap until the earliest one comes."""

@@ -51,7 +51,7 @@ class Counters:
 
     def count_end(self, reason: FinishReason) -> None:
         """One sample ended."""
-        if reason is FinishReason.ABORT:
+        if reason in (FinishReason.ABORT, FinishReason.CANCELLED):
             self.num_aborted += 1
         elif reason is FinishReason.ERROR:
             self.num_failed += 1

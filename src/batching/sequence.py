@@ -147,7 +147,7 @@ class Sequence:
         error: str | None = None,
         record: SampleRecord | None = None,
     ) -> GenerationDelta:
-        """What the caller hears of one step or of the end; STOP is an end by the last of `token_ids`."""
+        """What the caller hears of one step or of the end; STOP is an end by the last of `token_ids`, if any."""
         return GenerationDelta(
             request_id=self.request.request_id,
             sample_index=self.sample_index,
@@ -155,7 +155,7 @@ class Sequence:
             logprobs=logprobs,
             num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish_reason,
-            ended_by_token=finish_reason is FinishReason.STOP,
+            ended_by_token=finish_reason is FinishReason.STOP and bool(token_ids),
             error=error,
             times=None if finish_reason is None else self.times(now_s),
             record=record,

@@ -56,6 +56,27 @@ class WaitingQueue:
         lane.num_waiting += 1
         heapq.heappush(lane.heap, sequence.order)
 
+    def in_turn(self) -> Iterator[Sequence]:
+        """All that wait, in the order in which they would be let in if nobody came; for whoever asks, not for a step.
+
+        What each would be charged is counted, so that tenants take turns as they will.
+        """
+        lanes = []
+        for name, lane in self._lanes.items():
+            orders = sorted({order for order in lane.heap if order[1] in self._waiting}, reverse=True)
+            lanes.append((self.shares.counter(name), orders.pop(), orders))
+        heapq.heapify(lanes)
+        while lanes:
+            counter, head, orders = lanes[0]
+            sequence = self._waiting[head[1]]
+            yield sequence
+            if sequence.scheduled_s is None:
+                counter += sequence.num_remaining_tokens / sequence.request.tenant.weight
+            if orders:
+                heapq.heapreplace(lanes, (counter, orders.pop(), orders))
+            else:
+                heapq.heappop(lanes)
+
     def peek(self) -> Sequence | None:
         """The sequence that goes next, left in place."""
         if not self._lanes:

@@ -18,7 +18,7 @@ from service.http_errors import ClientGone
 from service.key_store import KeyStore
 from service.middleware import RequestContext
 from service.openapi import render_openapi
-from service.routes import chat, completions, health, jaeger, metrics, models, pages, requests
+from service.routes import chat, completions, health, jaeger, metrics, models, pages, request_events, requests
 from service.routes.pages import load_pages
 
 
@@ -59,6 +59,7 @@ def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: b
             *completions.HANDLERS,
             *models.HANDLERS,
             *requests.HANDLERS,
+            *request_events.HANDLERS,
             *jaeger.HANDLERS,
             *health.HANDLERS,
             *metrics.HANDLERS,

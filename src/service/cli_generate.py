@@ -21,8 +21,6 @@ from service.detokenizer import SampleText, sample_texts
 from service.model_check import check_model_exists
 from service.translate import Limits, ServedModel, TextRequest, translate_chat, translate_completion
 
-_FAILURES = frozenset({FinishReason.ERROR, FinishReason.LOST, FinishReason.DEADLINE, FinishReason.ABORT})
-
 
 class GeneratedText(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `--json`."""
@@ -127,7 +125,7 @@ def collect_texts(
     """The text of every request; `is_live` also prints it as it comes. Raises EngineError for one that failed."""
     texts = dict.fromkeys(samples, "")
     for delta in deltas:
-        if delta.finish_reason in _FAILURES:
+        if delta.finish_reason is not None and not delta.finish_reason.is_complete:
             raise EngineError(f"The engine could not finish a prompt: {delta.error or delta.finish_reason.value}.")
         piece = samples[delta.request_id].push(delta).text
         texts[delta.request_id] += piece

@@ -22,6 +22,8 @@ ALLOWED_HEADERS: Final = (
     "content-type",
     "x-request-timeout",
     "x-request-id",
+    "x-quire-detach",
+    "last-event-id",
     "openai-organization",
     "openai-project",
     "traceparent",

@@ -17,15 +17,17 @@ import structlog
 
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import EngineDead, EngineError, InvalidValue, QuireError, ShuttingDown
+from contracts.followed import FollowedStream
 from contracts.frames import (
     BEAT_S,
     Abort,
     Admitted,
-    AskRecords,
     Beat,
     BrokenFrame,
+    Cancel,
     Deltas,
     EngineBound,
+    Followed,
     FrameReader,
     Hello,
     Records,
@@ -37,6 +39,7 @@ from contracts.frames import (
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from contracts.records import RecordQuery, RequestRecord
+from service.engine_questions import EngineQuestions
 
 RECONNECT_S = 0.05
 REPLAY_WAIT_S = 4.0
@@ -74,7 +77,7 @@ class _Open:
 
 
 class EngineClient:
-    """Life cycle: connect (returns at the engine's first hello) -> submit, abort, stats -> drain.
+    """Life cycle: connect (returns at the engine's first hello) -> submit, abort, follow, stats -> drain.
 
     Between, the connection may be lost and found again any number of times.
     """
@@ -83,8 +86,7 @@ class EngineClient:
         self._path = path
         self._timeout_s = timeout_s
         self._open: dict[str, _Open] = {}
-        self._answers: dict[int, asyncio.Future[list[RequestRecord]]] = {}
-        self._num_asked = 0
+        self._questions = EngineQuestions(self._send_or_raise, self._note_idle)
         self.take_num_refused: Callable[[], int] = lambda: 0
         """Asked now and then for the requests that were refused without asking the engine, which counts them."""
         self._info: EngineInfo | None = None
@@ -128,7 +130,7 @@ class EngineClient:
             raise InvalidValue(f"request id {request.request_id!r} is in use by a request that has not ended")
         self._send(Submit(request))
         entry = self._open[request.request_id] = _Open(request, asyncio.get_running_loop())
-        self._idle.clear()
+        self._note_idle()
         try:
             await entry.admission
         except asyncio.CancelledError:
@@ -137,8 +139,8 @@ class EngineClient:
             raise
         return entry.stream
 
-    def abort(self, request_id: str) -> None:
-        """End a request at the next step boundary and free its blocks; unknown or ended ids are ignored."""
+    def abort(self, request_id: str, reason: FinishReason = FinishReason.ABORT) -> None:
+        """End a request of this worker at the next step boundary; unknown or ended ids are ignored."""
         entry = self._open.get(request_id)
         if entry is None:
             return
@@ -146,7 +148,15 @@ class EngineClient:
         if self._transport is None:  # it waits for a new engine
             self._abandon(request_id)
         else:
-            self._send(Abort(request_id))
+            self._send(Abort(request_id, reason))
+
+    def cancel(self, any_id: str, tenant: str | None, reason: FinishReason = FinishReason.CANCELLED) -> None:
+        """End what the id names of this tenant, or of any, whichever worker it came from."""
+        self._send(Cancel(any_id, tenant, reason))
+
+    async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:
+        """Read a request from its first delta on; raises RequestNotFound, EventsGone, ShuttingDown or EngineDead."""
+        return await self._questions.follow(request_id, tenant)
 
     def stats(self) -> EngineStats:
         """What the engine said last, at most BEAT_S ago; an engine that cannot be reached is not alive."""
@@ -160,18 +170,10 @@ class EngineClient:
 
     async def records(self, query: RecordQuery) -> list[RequestRecord]:
         """What the engine remembers of its requests; raises EngineDead where it does not answer in time."""
-        if self._transport is None:
-            raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S)
-        self._num_asked += 1
-        number = self._num_asked
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._send(AskRecords(number, query))
         try:
-            return await asyncio.wait_for(answer, self._timeout_s)
+            return await self._questions.records(query, self._timeout_s)
         except TimeoutError:
             raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S) from None
-        finally:
-            self._answers.pop(number, None)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, let the running ones end within the time, abort the rest, and disconnect."""
@@ -238,10 +240,8 @@ class EngineClient:
                 self._settle(message.request_id, None)
             elif isinstance(message, Refused):
                 self._settle(message.request_id, message.error.to_error())
-            elif isinstance(message, Records):
-                answer = self._answers.get(message.number)
-                if answer is not None and not answer.done():
-                    answer.set_result(message.records)
+            elif isinstance(message, Records | Followed):
+                self._questions.answer(message)
             elif isinstance(message, Hello):
                 self._greet(message)
 
@@ -253,9 +253,11 @@ class EngineClient:
         was_greeted = self._transport is not None
         self._transport = self._candidate = None
         self._lost.set()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S))
+        self._questions.fail_all(
+            ShuttingDown("The server is stopping.", retry_after_s=5.0)
+            if self._is_draining
+            else EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S)
+        )
         if not was_greeted:
             return
         self._lost_s = self._last_heard_s
@@ -296,7 +298,8 @@ class EngineClient:
             self._forget(delta.request_id)
         elif entry.stream.is_stalled:
             log.warning("slow_reader_dropped", request_id=delta.request_id)
-            self._send(Abort(delta.request_id))
+            if not entry.request.is_detached:
+                self._send(Abort(delta.request_id))
             self._forget(delta.request_id)
             entry.stream.end(FinishReason.ERROR, "the reader fell too far behind")
 
@@ -330,8 +333,19 @@ class EngineClient:
 
     def _forget(self, request_id: str) -> None:
         self._open.pop(request_id, None)
-        if not self._open:
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        """`drain` waits for what was submitted here, and for those who read what others submitted."""
+        if self._open or self._questions.has_followers:
+            self._idle.clear()
+        else:
             self._idle.set()
+
+    def _send_or_raise(self, message: EngineBound) -> None:
+        if self._transport is None:
+            raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S)
+        self._send(message)
 
     def _send(self, message: EngineBound) -> None:
         if self._transport is not None:

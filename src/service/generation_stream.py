@@ -11,7 +11,15 @@ from collections.abc import Sequence
 import structlog
 
 from contracts.engine import DeltaStream, Engine
-from contracts.errors import DeadlineExceeded, EngineDead, EngineError, QuireError, ShuttingDown
+from contracts.errors import (
+    DeadlineExceeded,
+    EngineDead,
+    EngineError,
+    QuireError,
+    RequestCancelled,
+    ShuttingDown,
+)
+from contracts.followed import FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes
 from contracts.openai.common import PromptTokensDetails, Usage
 from contracts.records import RecordQuery, SampleRecord
@@ -19,7 +27,6 @@ from service.detokenizer import SampleText, TextPiece, sample_texts
 from service.tokenizer import TextTokenizer
 from service.translate import TextRequest
 
-_FAILURES = frozenset({FinishReason.ERROR, FinishReason.LOST, FinishReason.DEADLINE, FinishReason.ABORT})
 LOST_RETRY_AFTER_S = 5.0
 _log = structlog.get_logger("service.generation")
 
@@ -31,16 +38,24 @@ class GenerationStream:
     """Owner of the engine requests behind one HTTP request, from admission to `close`.
 
     Life cycle: `submit` admits all prompts or none; `take` until it returns nothing or raises; `close` at the end of
-    every path, which aborts whatever still runs. A prompt whose samples have all ended by a stop string is aborted at
+    every path, which aborts whatever still runs. A prompt whose samples have all ended by a stop string is ended at
     once, as the engine does not know.
+
+    One that was made by `follow` reads a request that was submitted elsewhere: its `close` changes nothing there.
     """
 
     def __init__(self, engine: Engine, tokenizer: TextTokenizer, requests: Sequence[TextRequest]) -> None:
         self._engine = engine
+        self._tokenizer = tokenizer
         self._prompts = [_Prompt(request, sample_texts(tokenizer, request)) for request in requests]
         self._choices_per_prompt = requests[0].generation.num_samples
         self._prompt_of = {request.generation.request_id: index for index, request in enumerate(requests)}
         self._streams: list[DeltaStream] = []
+        self._followed: FollowedStream | None = None
+        self._tenant: str | None = None
+        """On whose behalf it follows."""
+        self._error: QuireError | None = None
+        """Why a sample failed, to be raised when the text before it has been taken."""
         self._merger: _Merger | None = None
         self._num_open = len(requests)
         self.records: list[SampleRecord] = []
@@ -61,6 +76,24 @@ class GenerationStream:
         if len(generation._streams) > 1:
             generation._merger = _Merger(generation._streams)
         return generation
+
+    @classmethod
+    async def follow(
+        cls, engine: Engine, tokenizer: TextTokenizer, request: TextRequest, tenant: str | None
+    ) -> GenerationStream:
+        """Read what a request has said and will say; raises RequestNotFound, EventsGone or EngineDead.
+
+        Of `request.generation`, only its id and the number of samples matter.
+        """
+        generation = cls(engine, tokenizer, [request])
+        generation._tenant = tenant
+        generation._followed = await engine.follow(request.generation.request_id, tenant)
+        return generation
+
+    async def follower(self) -> GenerationStream:
+        """Another reader of the same request, which has a single prompt."""
+        tenant = self.request.tenant.name
+        return await GenerationStream.follow(self._engine, self._tokenizer, self._prompts[0].request, tenant)
 
     @property
     def num_choices(self) -> int:
@@ -93,7 +126,7 @@ class GenerationStream:
 
     def usage(self) -> Usage:
         """Tokens so far; a prompt counts once, whatever its number of samples."""
-        prompt_tokens = sum(len(prompt.request.generation.prompt_token_ids) for prompt in self._prompts)
+        prompt_tokens = sum(prompt.request.num_prompt_tokens for prompt in self._prompts)
         completion_tokens = sum(sample.num_tokens for prompt in self._prompts for sample in prompt.samples)
         return Usage(
             prompt_tokens=prompt_tokens,
@@ -107,16 +140,27 @@ class GenerationStream:
     async def take(self) -> list[ChoicePiece]:
         """Wait for text and return all that is ready; an empty list says that every choice has ended.
 
-        Raises EngineError, DeadlineExceeded or ShuttingDown when a sample ended otherwise than by stop or length.
+        Raises EngineError, DeadlineExceeded, RequestCancelled or ShuttingDown when a sample ended otherwise than by
+        stop or length, after all that was said before.
         """
         pieces: list[ChoicePiece] = []
         while not pieces and self._num_open:
-            deltas = await (self._merger or self._streams[0]).take()
+            if self._error is not None:
+                raise self._error
+            deltas = await (self._merger or self._followed or self._streams[0]).take()
             if not deltas:
                 raise EngineError("The engine ended this request without a result.")
-            for delta in deltas:
-                self._push(delta, pieces)
+            self._push_all(deltas, pieces)
         return pieces
+
+    def _push_all(self, deltas: list[GenerationDelta], pieces: list[ChoicePiece]) -> None:
+        """How deltas come together must not change what is said: a failure waits for the text before it."""
+        for delta in deltas:
+            try:
+                self._push(delta, pieces)
+            except QuireError as error:
+                self._error = error
+                return
 
     def close(self) -> None:
         """Abort what still runs; may be called at any time and again."""
@@ -126,6 +170,8 @@ class GenerationStream:
                 self._engine.abort(stream.request_id)
         if self._merger is not None:
             self._merger.close()
+        if self._followed is not None:
+            self._followed.close()
 
     def _push(self, delta: GenerationDelta, pieces: list[ChoicePiece]) -> None:
         index = self._prompt_of[delta.request_id]
@@ -139,7 +185,7 @@ class GenerationStream:
             return
         if delta.sample_index == 0 and delta.num_cached_tokens:
             prompt.num_cached_tokens = delta.num_cached_tokens
-        if delta.finish_reason is not None and delta.finish_reason in _FAILURES:
+        if delta.finish_reason is not None and not delta.finish_reason.is_complete:
             raise self._failure(delta)
         piece = sample.push(delta)
         if piece.text or piece.finish_reason is not None or piece.logprobs:
@@ -151,6 +197,10 @@ class GenerationStream:
         """What the caller is told; the engine's own words go to the log."""
         if delta.finish_reason is FinishReason.DEADLINE:
             return DeadlineExceeded("The request did not end within its time limit; try again later or ask for less.")
+        if delta.finish_reason is FinishReason.CANCELLED:
+            return RequestCancelled("The request was cancelled.")
+        if delta.finish_reason is FinishReason.ABORT and self._followed is not None:
+            return RequestCancelled("The request was ended when its client left, or because the server stopped.")
         if delta.finish_reason is FinishReason.ABORT:
             return ShuttingDown("The server is stopping and ended this request; send it again.")
         _log.error("generation_failed", reason=delta.error, sample_index=delta.sample_index)
@@ -165,7 +215,14 @@ class GenerationStream:
             prompt.is_ended = True
             self._num_open -= 1
             if prompt.num_unknown_to_engine:
-                self._engine.abort(prompt.request.generation.request_id)
+                self._complete(prompt.request.generation)
+
+    def _complete(self, request: GenerationRequest) -> None:
+        """All samples of a prompt have said what they were to say: let the engine know."""
+        if self._followed is None:
+            self._engine.abort(request.request_id, FinishReason.STOP)
+        else:  # its own worker may be gone
+            self._engine.cancel(request.request_id, self._tenant, FinishReason.STOP)
 
 
 class _Prompt:

@@ -11,271 +11,16 @@ from typing import Any
 
 import msgspec
 
-from contracts.explanation import Explanation, ExplanationList
-from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from contracts.openai.common import ErrorBody
-from contracts.openai.completions import Completion, CompletionRequest
-from contracts.openai.models import ModelCard, ModelList, UnloadOptions
 from service.authorization import is_public
-from service.openapi_jaeger import JAEGER_ROUTES
-from service.routes.health import Health, Probe, Stats
-from service.routes.pages import Welcome
-from service.routes.request_limits import MAX_TIMEOUT_S, TIMEOUT_HEADER
-from service.routes.requests import DEFAULT_LIMIT, MAX_LIMIT, ORDERS
+from service.openapi_operations import Operation, operations
 
 API_VERSION = "1"
 _STREAM_NOTE = "Events of the form `data: <JSON>` and at last `data: [DONE]`; an error ends the stream."
-
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One method of one path."""
-
-    method: str
-    path: str
-    operation_id: str
-    summary: str
-    reply: type[Any] | None
-    """None: a page or file."""
-    request: type[Any] | None = None
-    event: type[Any] | None = None
-    """What `stream: true` sends instead of the reply."""
-    example: dict[str, Any] | None = None
-    errors: dict[int, str] = {}
-    parameter: str | None = None
-    query: dict[str, dict[str, Any]] = {}
-    """Name of a parameter in the query, to its schema."""
-    media_type: str = "application/json"
-    error: type[Any] = ErrorBody
-
-
-_REQUEST_ERRORS = {
-    400: "The request is refused; `param` names the field.",
-    404: "No such model.",
-    408: "The body did not arrive in time.",
-    413: "The body is too large.",
-    415: "The body is not declared as JSON.",
-    429: "The key has used up what it may use for now; see retry-after.",
-    500: "The engine failed on this request.",
-    503: "Overloaded, starting, stopping, past the deadline, or the engine is dead; see retry-after.",
-}
-
-
 _ACCESS_ERRORS = {
     401: "The server has keys, and the request carries none that is valid.",
     403: "The key lacks the scope, or the Host or Origin header is not this server's.",
 }
-_TIMEOUT = {
-    "name": TIMEOUT_HEADER,
-    "in": "header",
-    "required": False,
-    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_S},
-    "description": "Seconds after which the request is ended; the server's own limit may be shorter.",
-}
-
-
-def operations() -> list[Operation]:
-    """Everything that is served, in the order of the page."""
-    return [
-        *_api_operations(),
-        *_model_operations(),
-        *_why_operations(),
-        *_jaeger_operations(),
-        *_health_operations(),
-        *_page_operations(),
-    ]
-
-
-def _api_operations() -> list[Operation]:
-    return [
-        Operation(
-            method="post",
-            path="/v1/chat/completions",
-            operation_id="createChatCompletion",
-            summary="Answer a conversation, in one reply or as a stream of events.",
-            request=ChatCompletionRequest,
-            reply=ChatCompletion,
-            event=ChatCompletionChunk,
-            example={"messages": [{"role": "user", "content": "Tell me a short story."}], "stream": True},
-            errors=_REQUEST_ERRORS,
-        ),
-        Operation(
-            method="post",
-            path="/v1/completions",
-            operation_id="createCompletion",
-            summary="Continue one or several texts.",
-            request=CompletionRequest,
-            reply=Completion,
-            event=Completion,
-            example={"prompt": "Once upon a time", "max_tokens": 32},
-            errors=_REQUEST_ERRORS,
-        ),
-    ]
-
-
-def _model_operations() -> list[Operation]:
-    errors = {404: "No such model.", 503: "The server is still starting."}
-    return [
-        Operation(
-            method="get",
-            path="/v1/models",
-            operation_id="listModels",
-            summary="List the declared models, the loaded ones and the others.",
-            reply=ModelList,
-            errors={503: errors[503]},
-        ),
-        Operation(
-            method="get",
-            path="/v1/models/{model_id}",
-            operation_id="retrieveModel",
-            summary="Describe one model; its id may hold slashes.",
-            reply=ModelCard,
-            errors=errors,
-            parameter="model_id",
-        ),
-        Operation(
-            method="post",
-            path="/v1/models/{model_id}",
-            operation_id="orderModel",
-            summary="Load or unload a model, or make it the default: the id, then /load, /unload or /default. Answers "
-            "when it is done, or, where text/event-stream is accepted, with the card at every stage. Needs the scope "
-            "admin.",
-            request=UnloadOptions,
-            reply=ModelCard,
-            event=ModelCard,
-            example={},
-            errors={
-                400: "The body is refused, or this server has but one model.",
-                404: errors[404],
-                503: "The model cannot be loaded: the message says why; what was loaded still is.",
-            },
-            parameter="model_id",
-        ),
-    ]
-
-
-def _why_operations() -> list[Operation]:
-    errors = {404: "No such request is remembered.", 503: "The engine does not answer."}
-    return [
-        Operation(
-            method="get",
-            path="/v1/requests",
-            operation_id="listRequests",
-            summary="Say of the requests that live, and of the last that ended, where their time went.",
-            reply=ExplanationList,
-            errors={400: "A parameter is refused.", 503: errors[503]},
-            query={
-                "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-                "order": {"type": "string", "enum": list(ORDERS), "default": ORDERS[0]},
-            },
-        ),
-        Operation(
-            method="get",
-            path="/v1/requests/{any_id}",
-            operation_id="retrieveRequest",
-            summary="Say where the time of one request went; by reply id, x-request-id or trace id.",
-            reply=Explanation,
-            errors=errors,
-            parameter="any_id",
-        ),
-        Operation(
-            method="get",
-            path="/v1/requests/{any_id}/timeline",
-            operation_id="drawRequest",
-            summary="The same as text.",
-            reply=None,
-            errors=errors,
-            parameter="any_id",
-            media_type="text/plain",
-        ),
-    ]
-
-
-def _jaeger_operations() -> list[Operation]:
-    return [
-        Operation(
-            method="get",
-            path=route.path,
-            operation_id=route.operation_id,
-            summary=route.summary,
-            reply=route.reply,
-            parameter=route.parameter,
-            query=route.query,
-            errors=route.errors,
-            error=route.error,
-        )
-        for route in JAEGER_ROUTES
-    ]
-
-
-def _health_operations() -> list[Operation]:
-    alive = "Whether the process works; answers at once. 503 with the same body once the engine is dead for good."
-    ready = "Whether new requests are served; answers at once. 503 with the same body while they are not."
-    return [
-        Operation(
-            method="get",
-            path="/health",
-            operation_id="checkHealth",
-            summary="Whether requests are served; answers at once. 503 with the same body once the engine is dead.",
-            reply=Health,
-        ),
-        _probe("/health/live", "checkLiveness", alive),
-        _probe("/healthz", "checkHealthz", alive),
-        _probe("/health/ready", "checkReadiness", ready),
-        _probe("/readyz", "checkReadyz", ready),
-        Operation(
-            method="get",
-            path="/stats",
-            operation_id="readStats",
-            summary="Every counter of the engine, at most half a second old, and what it serves.",
-            reply=Stats,
-            errors={503: "The model is still being loaded."},
-        ),
-        Operation(
-            method="get",
-            path="/metrics",
-            operation_id="readMetrics",
-            summary="The engine's numbers for Prometheus; quire_engine_up is 0 while nothing is served.",
-            reply=None,
-            media_type="text/plain",
-        ),
-    ]
-
-
-def _probe(path: str, operation_id: str, summary: str) -> Operation:
-    return Operation(method="get", path=path, operation_id=operation_id, summary=summary, reply=Probe)
-
-
-def _page_operations() -> list[Operation]:
-    return [
-        Operation(
-            method="get",
-            path="/",
-            operation_id="showRoot",
-            summary="The chat page for browsers, a short description for programs.",
-            reply=Welcome,
-        ),
-        Operation(
-            method="get",
-            path="/docs",
-            operation_id="showDocs",
-            summary="This API as a page.",
-            reply=None,
-            media_type="text/html",
-        ),
-        Operation(
-            method="get", path="/openapi.json", operation_id="showOpenapi", summary="This description.", reply=None
-        ),
-        Operation(
-            method="get",
-            path="/assets/{name}",
-            operation_id="showAsset",
-            summary="A file of the pages.",
-            reply=None,
-            errors={404: "No such file."},
-            parameter="name",
-            media_type="application/octet-stream",
-        ),
-    ]
 
 
 def render_openapi() -> bytes:
@@ -283,7 +28,7 @@ def render_openapi() -> bytes:
     served = operations()
     used: list[type[Any]] = [ErrorBody]
     for operation in served:
-        kinds = (operation.request, operation.reply, operation.event, operation.error)
+        kinds = (operation.request, operation.reply, *operation.events, operation.error)
         used += [kind for kind in kinds if kind is not None]
     schemas, components = msgspec.json.schema_components(used, ref_template="#/components/schemas/{name}")
     schema_of = dict(zip(used, schemas, strict=True))
@@ -313,9 +58,11 @@ def render_openapi() -> bytes:
 def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str, Any]:
     reply_schema = {} if operation.reply is None else schema_of[operation.reply]
     content = {operation.media_type: {"schema": reply_schema}}
-    if operation.event is not None:
-        content["text/event-stream"] = {"schema": schema_of[operation.event]}
-    description = _STREAM_NOTE if operation.event is not None else "Success."
+    if operation.events:
+        kinds = [schema_of[kind] for kind in operation.events]
+        stream = {"text/event-stream": {"schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}}
+        content = stream if operation.reply is None else content | stream
+    description = _STREAM_NOTE if operation.events else "Success."
     responses: dict[str, Any] = {"200": {"description": description, "content": content}}
     errors = operation.errors | ({} if is_public(operation.path) else _ACCESS_ERRORS)
     for status, reason in sorted(errors.items()):
@@ -325,20 +72,23 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
     described: dict[str, Any] = {"operationId": operation.operation_id, "summary": operation.summary}
     if is_public(operation.path):
         described["security"] = []
-    if operation.parameter is not None:
-        schema = {"type": "string"}
-        described["parameters"] = [{"name": operation.parameter, "in": "path", "required": True, "schema": schema}]
-    if operation.query:
-        described.setdefault("parameters", []).extend(
-            {"name": name, "in": "query", "required": False, "schema": schema}
-            for name, schema in operation.query.items()
-        )
+    if parameters := _parameters(operation):
+        described["parameters"] = parameters
     if operation.request is not None:
-        described["parameters"] = [_TIMEOUT]
         body = {"schema": schema_of[operation.request], "example": operation.example}
         described["requestBody"] = {"required": True, "content": {"application/json": body}}
     described["responses"] = responses
     return described
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if operation.parameter is not None:
+        schema = {"type": "string"}
+        found.append({"name": operation.parameter, "in": "path", "required": True, "schema": schema})
+    for name, schema in operation.query.items():
+        found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    return found + operation.headers
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """x-request-id of the HTTP request."""
     traceparent: str = ""
     """W3C trace context of its span."""
+    is_detached: bool = False
+    """The request goes on when its client is gone."""
     default_seed: int | None = None
     """Seed of requests that give none; None draws one for each."""
 
@@ -126,6 +128,7 @@ def translate_completion(
     )
     num_samples = body.n or 1
     check_fan_out(body.prompt, num_samples)
+    check_detached(body, limits)
     check_prompt_len(longest_prompt(body.prompt, model.tokenizer), wanted, model.info, is_lower_bound=True)
     prompts = encode_prompts(body.prompt, model.tokenizer, model.info.vocab_size, wants_text=bool(body.echo))
     requests = []
@@ -146,9 +149,25 @@ def translate_completion(
     return requests
 
 
+def check_detached(body: CompletionRequest, limits: Limits) -> None:
+    """Raise InvalidValue for a request that is to survive its client but could not be resumed."""
+    if limits.is_detached and count_prompts(body.prompt) > 1:
+        raise InvalidValue("A request that is kept without its client has one 'prompt'. Send several.", param="prompt")
+    if limits.is_detached and body.echo:
+        raise InvalidValue(
+            "A request that is kept without its client cannot 'echo' its prompt, as that is not kept. Leave it out.",
+            param="echo",
+        )
+
+
+def count_prompts(prompt: Prompt) -> int:
+    """Return the number of prompts in the field; a list of ids is one."""
+    return len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
+
+
 def check_fan_out(prompt: Prompt, num_samples: int) -> None:
     """Raise InvalidValue where prompts times samples are too many; counted before anything is tokenised."""
-    num_prompts = len(prompt) if isinstance(prompt, list) and not all(type(item) is int for item in prompt) else 1
+    num_prompts = count_prompts(prompt)
     if num_prompts * num_samples > MAX_PROMPTS:
         raise InvalidValue(
             f"{num_prompts} prompts times n = {num_samples} is more than {MAX_PROMPTS} choices in one "
@@ -215,4 +234,5 @@ def generation_request(
         tenant=limits.tenant,
         client_request_id=limits.client_request_id,
         traceparent=limits.traceparent,
+        is_detached=limits.is_detached,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
 from contracts.explanation import Explanation, Phase
+from contracts.finish_reason import FinishReason
 from contracts.records import RequestRecord, SampleRecord, Wait, WaitCause
 
 _CAUSE_NAMES = {
@@ -56,6 +58,9 @@ def explain(record: RequestRecord, unix_offset_s: float, *, is_all_shown: bool =
         key=record.tenant,
         submitted=round(origin_s + unix_offset_s, 6),
         status=status_of(record),
+        finish_reason=_ending_of(record) if record.is_finished else None,
+        queue_position=record.queue_position,
+        detached=record.is_detached,
         total_ms=_ms(end_s - origin_s),
         queue_ms=_ms(queue_s),
         ttft_ms=None if first_token_s is None else _ms(first_token_s - origin_s),
@@ -87,13 +92,22 @@ def with_own_ids_only(record: RequestRecord) -> RequestRecord:
     return replace(record, samples=samples)
 
 
-def status_of(record: RequestRecord) -> str:
-    """How it ended, or what it does."""
-    if record.is_finished:
-        reasons = {sample.finish_reason.value for sample in record.samples if sample.finish_reason is not None}
-        return ", ".join(sorted(reasons))
-    is_waiting = all(sample.waits and sample.waits[-1].ended_s is None for sample in record.samples)
-    return "waiting" if is_waiting else "running"
+Status = Literal["queued", "running", "completed", "failed", "cancelled"]
+
+
+def status_of(record: RequestRecord) -> Status:
+    """What it does, or how it ended: one sample that failed or was cut off makes the whole of it so."""
+    if not record.is_finished:
+        return "queued" if record.is_waiting else "running"
+    reasons = {sample.finish_reason for sample in record.samples}
+    if reasons & {FinishReason.ERROR, FinishReason.LOST, FinishReason.DEADLINE}:
+        return "failed"
+    return "cancelled" if reasons & {FinishReason.ABORT, FinishReason.CANCELLED} else "completed"
+
+
+def _ending_of(record: RequestRecord) -> str:
+    reasons = {sample.finish_reason.value for sample in record.samples if sample.finish_reason is not None}
+    return ", ".join(sorted(reasons))
 
 
 def main_cause(sample: SampleRecord) -> str:
@@ -164,6 +178,8 @@ def _decode_phases(sample: SampleRecord, origin_s: float) -> Iterator[Phase]:
 def sentences(record: RequestRecord, sample: SampleRecord) -> Iterator[str]:
     """What a person wants to hear, the whole first."""
     yield _summary(record, sample)
+    if record.queue_position is not None:
+        yield f"To be let into the batch before it: {record.queue_position}."
     for wait in sample.waits:
         yield from _tell_wait(wait, sample)
     if sample.num_waits > len(sample.waits):
@@ -176,7 +192,7 @@ def sentences(record: RequestRecord, sample: SampleRecord) -> Iterator[str]:
 
 def _summary(record: RequestRecord, sample: SampleRecord) -> str:
     total_ms = _ms(max(one.latest_s for one in record.samples) - record.submitted_s)
-    ended = f"Ended ({status_of(record)}) after" if record.is_finished else f"Still {status_of(record)} after"
+    ended = f"Ended ({_ending_of(record)}) after" if record.is_finished else f"Still {status_of(record)} after"
     tokens = sum(one.num_output_tokens for one in record.samples)
     samples = f" in {record.num_samples} samples" if record.num_samples > 1 else ""
     cached = f", {sample.num_cached_tokens} of them from the prefix cache" if sample.num_cached_tokens else ""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from batching.block_table import BlockTable
 from batching.sequence import Sequence, SequenceStatus
 from batching.waiting_queue import WaitingQueue
+from contracts.generation import Tenant
 from tests.batching.core_world import small_request
 
 
-def sequence(seq_id: int, order: float, num_tokens: int = 1) -> Sequence:
+def sequence(seq_id: int, order: float, num_tokens: int = 1, tenant: Tenant | None = None) -> Sequence:
     return Sequence(
         seq_id,
-        small_request(f"r{seq_id}", [0] * num_tokens),
+        small_request(f"r{seq_id}", [0] * num_tokens, tenant=tenant or Tenant()),
         0,
         block_table=BlockTable(2, ""),
         stop_ids=frozenset(),
@@ -32,11 +36,13 @@ def queue_of(*sequences: Sequence) -> WaitingQueue:
     return queue
 
 
-def drained(queue: WaitingQueue) -> list[int]:
+def drained(queue: WaitingQueue, *, is_charged: bool = False) -> list[int]:
     seq_ids = []
     while (head := queue.peek()) is not None:
         seq_ids.append(head.seq_id)
         queue.remove(head)
+        if is_charged and head.scheduled_s is None:
+            queue.shares.charge(head.request.tenant, head.num_remaining_tokens)
     return seq_ids
 
 
@@ -56,6 +62,29 @@ def test_peek_leaves_the_head_in_place() -> None:
 
 def test_empty_queue_has_no_head() -> None:
     assert queue_of().peek() is None
+
+
+@given(
+    waiting=st.lists(
+        st.tuples(st.sampled_from("abc"), st.floats(0.0, 9.0), st.integers(1, 9), st.booleans()), max_size=20
+    ),
+    removed=st.sets(st.integers(0, 19)),
+)
+def test_turns_are_told_as_they_will_be(waiting: list[tuple[str, float, int, bool]], removed: set[int]) -> None:
+    """Whoever is let in is charged its tokens, unless it had been in before."""
+    weights = {"a": 1.0, "b": 2.5, "c": 0.5}
+    queue = WaitingQueue()
+    known = []
+    for seq_id, (tenant, order, num_tokens, was_in) in enumerate(waiting):
+        one = sequence(seq_id, order, num_tokens, Tenant(name=tenant, weight=weights[tenant]))
+        one.scheduled_s = 1.0 if was_in else None
+        push(queue, one)
+        known.append(one)
+    for index in removed & set(range(len(known))):
+        queue.remove(known[index])
+    told = [one.seq_id for one in queue.in_turn()]
+    assert [one.seq_id for one in queue.in_turn()] == told
+    assert drained(queue, is_charged=True) == told
 
 
 def test_sequence_removed_from_the_middle_never_comes_up() -> None:

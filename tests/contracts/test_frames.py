@@ -15,6 +15,7 @@ from hypothesis.strategies import SearchStrategy
 from contracts import errors, frames
 from contracts.engine import EngineInfo, EngineStats
 from contracts.errors import MAX_MESSAGE_LEN, OverloadError, QuireError, StartupError
+from contracts.followed import EventSlice
 from contracts.frames import (
     Abort,
     Admitted,
@@ -22,6 +23,7 @@ from contracts.frames import (
     AskRecords,
     Beat,
     BrokenFrame,
+    Cancel,
     ChildBound,
     Deltas,
     Drain,
@@ -29,6 +31,8 @@ from contracts.frames import (
     EngineReady,
     ErrorReport,
     Failed,
+    Follow,
+    Followed,
     FrameReader,
     Hello,
     LaunchEngine,
@@ -40,6 +44,7 @@ from contracts.frames import (
     Submit,
     SupervisorBound,
     Tally,
+    Unfollow,
     WorkerBound,
     WorkerReady,
     encode_frame,
@@ -77,6 +82,8 @@ requests = st.builds(
     ),
     timeout_s=st.none() | seconds,
     tenant=st.builds(Tenant, name=texts, weight=seconds, max_concurrency=st.none() | counts),
+    reply_recipe=st.binary(max_size=20),
+    is_detached=st.booleans(),
 )
 deltas = st.builds(
     GenerationDelta,
@@ -149,10 +156,26 @@ samples = st.builds(
     num_preemptions=counts,
     error=st.none() | texts,
 )
-records = st.builds(RequestRecord, num_samples=counts, samples=st.lists(samples, max_size=2))
+records = st.builds(
+    RequestRecord,
+    num_samples=counts,
+    samples=st.lists(samples, max_size=2),
+    reply_recipe=st.binary(max_size=20),
+    is_detached=st.booleans(),
+    queue_position=st.none() | counts,
+)
 STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Submit: st.builds(Submit, requests),
-    Abort: st.builds(Abort, texts),
+    Abort: st.builds(Abort, texts, st.sampled_from(FinishReason)),
+    Cancel: st.builds(Cancel, texts, st.none() | texts, st.sampled_from(FinishReason)),
+    Follow: st.builds(Follow, counts, texts, st.none() | texts, counts, st.booleans()),
+    Unfollow: st.builds(Unfollow, counts),
+    Followed: st.builds(
+        Followed,
+        counts,
+        st.none() | st.builds(EventSlice, st.lists(deltas, max_size=3), st.booleans()),
+        st.none() | reports,
+    ),
     AskRecords: st.builds(AskRecords, st.integers(0, 2**31), queries),
     Tally: st.builds(Tally, st.integers(0, 2**31)),
     Records: st.builds(Records, st.integers(0, 2**31), st.lists(records, max_size=3)),

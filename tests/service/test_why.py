@@ -62,7 +62,7 @@ def record(*samples: SampleRecord, **changes: Any) -> RequestRecord:
 def test_numbers_are_of_the_whole_request() -> None:
     told = explain(record(), OFFSET_S)
     assert (told.id, told.request_id, told.trace_id, told.key) == ("cmpl-1", "req_1", TRACE, "alice")
-    assert (told.submitted, told.status) == (1050.0, "length")
+    assert (told.submitted, told.status, told.finish_reason) == (1050.0, "completed", "length")
     assert (told.total_ms, told.queue_ms, told.ttft_ms, told.decode_ms) == (3300.0, 2000.0, 2300.0, 1000.0)
     assert (told.prompt_tokens, told.cached_tokens, told.completion_tokens) == (856, 256, 11)
 
@@ -139,8 +139,8 @@ def test_one_that_waits_is_told_as_waiting() -> None:
         observed_s=51.5,
     )
     told = explain(record(waiting), OFFSET_S)
-    assert (told.status, told.total_ms, told.queue_ms, told.ttft_ms) == ("waiting", 1500.0, 1500.0, None)
-    assert told.sentences[0].startswith("Still waiting after 1,500 ms")
+    assert (told.status, told.total_ms, told.queue_ms, told.ttft_ms) == ("queued", 1500.0, 1500.0, None)
+    assert told.sentences[0].startswith("Still queued after 1,500 ms")
     assert [(phase.name, phase.end_ms) for phase in told.phases] == [("queue", None)]
 
 

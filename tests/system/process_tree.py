@@ -48,6 +48,15 @@ def listening_ports(pids: list[int]) -> list[int]:
     return ports
 
 
+def server_of(pids: list[int], client_port: int) -> int:
+    """Which of these processes has the other end of this machine's connection from `client_port`."""
+    remote = f":{client_port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {fields[9] for fields in lines if fields[2].endswith(remote)}
+    (pid,) = (pid for pid in pids if inodes & set(_socket_inodes([pid])))
+    return pid
+
+
 def listening_unix_paths(pids: list[int]) -> list[str]:
     """The name of every listening Unix socket of these processes; empty for one without a name."""
     inodes = set(_socket_inodes(pids))

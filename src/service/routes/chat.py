@@ -21,6 +21,7 @@ from contracts.openai.chat import (
     TopLogprob,
 )
 from contracts.openai.common import Usage
+from contracts.reply_recipe import ReplyKind
 from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import ModelProvider
@@ -32,9 +33,10 @@ from service.routes.generation import (
     admit,
     in_background,
     new_head,
-    reply_with,
     wait_for_model,
 )
+from service.routes.recipes import with_recipes
+from service.routes.replies import reply_with
 from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_chat
@@ -56,9 +58,10 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     head = new_head("chatcmpl-", serving.model.info)
     text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
     options = body.stream_options
-    form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=bool(options and options.include_usage))
-    generation = await admit(provider, serving, [text_request])
-    return reply_with(
+    has_usage = bool(options and options.include_usage)
+    form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=has_usage)
+    generation = await admit(provider, serving, with_recipes([text_request], ReplyKind.CHAT, head, has_usage=has_usage))
+    return await reply_with(
         Reply(
             generation=generation,
             form=form,

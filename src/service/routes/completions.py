@@ -10,6 +10,7 @@ from litestar.types import ASGIApp
 
 from contracts.openai.common import Usage
 from contracts.openai.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
+from contracts.reply_recipe import ReplyKind
 from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import ModelProvider
@@ -21,9 +22,10 @@ from service.routes.generation import (
     admit,
     in_background,
     new_head,
-    reply_with,
     wait_for_model,
 )
+from service.routes.recipes import with_recipes
+from service.routes.replies import reply_with
 from service.routes.request_limits import limits_of
 from service.sse import event
 from service.translate import translate_completion
@@ -45,14 +47,17 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     head = new_head("cmpl-", serving.model.info)
     text_requests = await in_background(received.num_bytes, translate_completion, body, serving.model, head.id, limits)
     num_samples = body.n or 1
+    has_usage = bool(body.stream_options and body.stream_options.include_usage)
     form = CompletionForm(
         head,
         echoes=[one.echo_text or "" for one in text_requests for _ in range(num_samples)],
         has_logprobs=body.logprobs is not None,
-        has_usage=bool(body.stream_options and body.stream_options.include_usage),
+        has_usage=has_usage,
     )
-    generation = await admit(provider, serving, text_requests)
-    return reply_with(
+    generation = await admit(
+        provider, serving, with_recipes(text_requests, ReplyKind.COMPLETION, head, has_usage=has_usage)
+    )
+    return await reply_with(
         Reply(
             generation=generation,
             form=form,

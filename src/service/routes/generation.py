@@ -1,4 +1,4 @@
-"""What chat and text completions share: from admitted requests to an ASGI reply, one-shot or streamed, and its log.
+"""What chat and text completions share: from admitted requests to the bytes of a reply, and the line in the log.
 
 Knows the life of a reply; the JSON of each API comes from a `ReplyForm`.
 """
@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import msgspec
 import structlog
 from litestar import Request
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import Receive, Scope, Send
 
 from contracts.engine import EngineInfo
 from contracts.errors import NoRoom, QuireError, ShuttingDown
@@ -29,7 +29,7 @@ from service.generation_stream import ChoicePiece, GenerationStream
 from service.http_errors import ClientGone, InternalError
 from service.message_content import MessageContent
 from service.request_spans import RequestSpan, SpanHead, current_trace_id
-from service.sse import DONE, EventStreamReply, event, run_until_disconnect
+from service.sse import DONE, event, run_until_disconnect
 from service.translate import TextRequest
 
 MAX_INLINE_BODY_BYTES = 4 * 1024
@@ -99,6 +99,21 @@ class ReplyForm(Protocol):
         ...
 
 
+class ReplyEnd(Protocol):
+    """What becomes of a reply; told by whoever sends it."""
+
+    status: int | None
+    """HTTP status, or the one that an error inside the stream stands for; None: the client left."""
+
+    def begin_sending(self, pieces: Sequence[ChoicePiece]) -> None:
+        """These are about to be sent."""
+        ...
+
+    def close(self) -> None:
+        """It is over, however; may be called again."""
+        ...
+
+
 def new_head(prefix: str, info: EngineInfo) -> ReplyHead:
     """A fresh id, the current time, and the trace that this request is in."""
     return ReplyHead(
@@ -163,15 +178,7 @@ class Reply:
     """Collects the texts for the request's span; None unless that is switched on."""
 
 
-def reply_with(reply: Reply, request: Request[Any, Any, Any]) -> ASGIApp:
-    """The reply that ends the generation on every path: finished, failed, client gone."""
-    outcome = Outcome(request, reply)
-    if not reply.is_stream:
-        return JsonReply(reply, outcome)
-    return EventStreamReply(_events(reply, outcome), outcome.close, extra_headers=list(reply.extra_headers))
-
-
-async def _events(reply: Reply, outcome: Outcome) -> AsyncIterator[bytes]:
+async def reply_events(reply: Reply, outcome: ReplyEnd) -> AsyncIterator[bytes]:
     """Batches of events: all that is ready at a wake-up is one batch, so that it goes out in one send."""
     generation, form = reply.generation, reply.form
     yield form.opening(generation.num_choices)
@@ -198,7 +205,7 @@ async def _events(reply: Reply, outcome: Outcome) -> AsyncIterator[bytes]:
 class JsonReply:
     """Owner of one one-shot reply: waits for the whole text, or for the client to leave."""
 
-    def __init__(self, reply: Reply, outcome: Outcome) -> None:
+    def __init__(self, reply: Reply, outcome: ReplyEnd) -> None:
         self._reply = reply
         self._outcome = outcome
 

@@ -14,12 +14,14 @@ from service.api_keys import ApiKey
 from service.translate import Limits
 
 TIMEOUT_HEADER: Final = "x-request-timeout"
+DETACH_HEADER: Final = "x-quire-detach"
+DETACH_WORD: Final = "keep"
 MAX_TIMEOUT_S: Final = 86_400.0
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,9})?", re.ASCII)
 
 
 def limits_of(request: Request[Any, Any, Any], limits: Limits) -> Limits:
-    """The server's limits, narrowed to what the key and the x-request-timeout header allow; raises InvalidValue."""
+    """The server's limits, narrowed to what the key and the headers allow; raises InvalidValue."""
     api_key: ApiKey = request.scope["state"]["api_key"]
     wanted_s = read_timeout(request.headers.getall(TIMEOUT_HEADER, []))
     bounds_s = [bound_s for bound_s in (wanted_s, limits.request_timeout_s) if bound_s is not None]
@@ -30,6 +32,7 @@ def limits_of(request: Request[Any, Any, Any], limits: Limits) -> Limits:
         cache_salt=api_key.cache_salt,
         client_request_id=request.scope["state"]["request_id"],
         traceparent=current_traceparent(),
+        is_detached=read_detach(request.headers.getall(DETACH_HEADER, [])),
     )
 
 
@@ -39,6 +42,18 @@ def current_traceparent() -> str:
     if not context.is_valid:
         return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def read_detach(values: list[str]) -> bool:
+    """Whether the request is to go on when its client is gone; raises InvalidValue."""
+    if not values:
+        return False
+    if values != [DETACH_WORD]:
+        raise InvalidValue(
+            f"The header {DETACH_HEADER} is '{clip(', '.join(values))}'; its one value is '{DETACH_WORD}'.",
+            param=DETACH_HEADER,
+        )
+    return True
 
 
 def read_timeout(values: list[str]) -> float | None:

@@ -1,6 +1,6 @@
-"""GET /v1/requests, /v1/requests/{id} and /v1/requests/{id}/timeline: why requests took as long as they did.
+"""GET /v1/requests, /v1/requests/{id} and its /timeline: why requests took as long as they did. DELETE ends one.
 
-A key sees its own requests; one with the scope 'admin' sees all.
+A key sees and ends its own requests; one with the scope 'admin' all.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ import asyncio
 from typing import Any
 
 import msgspec
-from litestar import MediaType, Request, Response, get
+from litestar import MediaType, Request, Response, delete, get
 from litestar.params import FromPath
 
-from contracts.errors import InvalidValue, clip
+from contracts.errors import InvalidValue, RequestNotFound, clip
 from contracts.explanation import Explanation, ExplanationList
 from contracts.records import RecordQuery, RequestRecord
 from service.all_records import AllRecords
 from service.api_keys import ApiKey
 from service.clocks import unix_offset_ns
 from service.engine_provider import ModelProvider
-from service.http_errors import NotFound
 from service.timeline import draw_timeline
 from service.why import explain
 
@@ -32,13 +31,22 @@ _HEADERS = {"cache-control": "no-store"}
 @get("/v1/requests")
 async def list_requests(request: Request[Any, Any, Any]) -> Response[ExplanationList]:
     """The requests that live, and the last ones that ended."""
-    found = await _find(request, read_query(list(request.query_params.multi_items())))
-    return Response(ExplanationList(data=found), headers=_HEADERS)
+    records = await find_records(request, read_query(list(request.query_params.multi_items())))
+    return Response(ExplanationList(data=await _explain(request, records)), headers=_HEADERS)
 
 
 @get("/v1/requests/{any_id:str}")
 async def retrieve_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[Explanation]:
     """One, by the id of its reply, its x-request-id or its trace id."""
+    return Response(await _find_one(request, any_id), headers=_HEADERS)
+
+
+@delete("/v1/requests/{any_id:str}", status_code=200)
+async def cancel_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[Explanation]:
+    """End all that the id names and that waits or runs; of what has ended, nothing is changed."""
+    provider: ModelProvider = request.app.state["provider"]
+    for serving in provider.all_serving() or [provider.serving]:
+        serving.engine.cancel(any_id, visible_tenant(request))
     return Response(await _find_one(request, any_id), headers=_HEADERS)
 
 
@@ -69,21 +77,31 @@ def read_query(parameters: list[tuple[str, str]]) -> RecordQuery:
 
 
 async def _find_one(request: Request[Any, Any, Any], any_id: str) -> Explanation:
-    found = await _find(request, RecordQuery(any_id=any_id, limit=1))
-    if not found:
-        raise NotFound(
-            f"No request '{clip(any_id)}' is remembered: it is none of yours, it never reached the engine, or it is "
-            "older than the last thousand."
-        )
-    return found[0]
+    records = await find_records(request, RecordQuery(any_id=any_id, limit=1))
+    if not records:
+        raise no_such_request(any_id)
+    return (await _explain(request, records))[0]
 
 
-async def _find(request: Request[Any, Any, Any], query: RecordQuery) -> list[Explanation]:
+def no_such_request(any_id: str) -> RequestNotFound:
+    """What to answer when nothing is found."""
+    return RequestNotFound(
+        f"No request '{clip(any_id)}' is remembered: it is none of yours, it never reached the engine, or it is "
+        "older than the last thousand."
+    )
+
+
+async def find_records(request: Request[Any, Any, Any], query: RecordQuery) -> list[RequestRecord]:
+    """Those of the records meant that the caller may see."""
     provider: ModelProvider = request.app.state["provider"]
-    tenant = visible_tenant(request)
-    records = await AllRecords(provider).records(msgspec.structs.replace(query, tenant=tenant))
-    # A hundred records with all their chunks are milliseconds of work.
-    return await asyncio.to_thread(tell, records, is_all_shown=tenant is None, jaeger_url=provider.settings.jaeger_url)
+    return await AllRecords(provider).records(msgspec.structs.replace(query, tenant=visible_tenant(request)))
+
+
+async def _explain(request: Request[Any, Any, Any], records: list[RequestRecord]) -> list[Explanation]:
+    """In a thread, as a hundred records with all their chunks are milliseconds of work."""
+    provider: ModelProvider = request.app.state["provider"]
+    is_all_shown = visible_tenant(request) is None
+    return await asyncio.to_thread(tell, records, is_all_shown=is_all_shown, jaeger_url=provider.settings.jaeger_url)
 
 
 def visible_tenant(request: Request[Any, Any, Any]) -> str | None:
@@ -106,4 +124,4 @@ def with_link(explanation: Explanation, jaeger_url: str | None) -> Explanation:
     return msgspec.structs.replace(explanation, trace_url=f"{jaeger_url.rstrip('/')}/trace/{explanation.trace_id}")
 
 
-HANDLERS = (list_requests, retrieve_request, draw_request)
+HANDLERS = (list_requests, retrieve_request, cancel_request, draw_request)
