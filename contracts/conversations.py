@@ -26,7 +26,6 @@ Title = Annotated[str, Meta(min_length=1, max_length=MAX_TITLE_LEN)]
 SystemPrompt = Annotated[str, Meta(max_length=MAX_SYSTEM_PROMPT_LEN)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 TurnLimit = Annotated[int, Meta(ge=1, le=MAX_TURNS)]
-ConversationId = Annotated[str, Meta(max_length=64)]
 FileLabel = Annotated[str, Meta(max_length=512)]
 FileTime = Annotated[str, Meta(max_length=40)]
 

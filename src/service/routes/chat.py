@@ -23,7 +23,9 @@ from contracts.openai.chat import (
 from contracts.openai.common import Usage
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import EngineProvider
+from service.generation_stream import GenerationStream
 from service.routes.body import BodyDecoder
+from service.routes.conversation_chat import ConversationReply
 from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
 from service.routes.request_limits import limits_of
 from service.sse import event
@@ -42,14 +44,25 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     limits = limits_of(request, serving.limits)
     received = await _DECODER.receive(request, serving.settings)
     body = received.body
+    if body.conversation is not None:
+        return ConversationReply(request, received, new_form)
     head = new_head("chatcmpl-", serving.model.info)
     text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
-    options = body.stream_options
-    form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=bool(options and options.include_usage))
-    generation = await admit(serving, [text_request])
+    generation = await admit(serving, [text_request], GenerationStream)
     return reply_with(
-        request, generation, form, head, is_stream=bool(body.stream), extra_headers=received.reply_headers
+        request,
+        generation,
+        new_form(body, head),
+        head,
+        is_stream=bool(body.stream),
+        extra_headers=received.reply_headers,
     )
+
+
+def new_form(body: ChatCompletionRequest, head: ReplyHead) -> ChatForm:
+    """The form of the reply that the body asks for."""
+    options = body.stream_options
+    return ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=bool(options and options.include_usage))
 
 
 class ChatForm:

@@ -12,6 +12,7 @@ from contracts.openai.common import Usage
 from contracts.openai.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import EngineProvider
+from service.generation_stream import GenerationStream
 from service.routes.body import BodyDecoder
 from service.routes.generation import ChoiceText, ReplyHead, admit, in_background, new_head, reply_with
 from service.routes.request_limits import limits_of
@@ -40,7 +41,7 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
         has_logprobs=body.logprobs is not None,
         has_usage=bool(body.stream_options and body.stream_options.include_usage),
     )
-    generation = await admit(serving, text_requests)
+    generation = await admit(serving, text_requests, GenerationStream)
     return reply_with(
         request, generation, form, head, is_stream=bool(body.stream), extra_headers=received.reply_headers
     )

@@ -38,6 +38,7 @@ HTTP_OK, CLIENT_LEFT = 200, 499
 
 P = ParamSpec("P")
 T = TypeVar("T")
+G = TypeVar("G", bound=GenerationStream)
 _log = structlog.get_logger("service.generation")
 
 
@@ -112,10 +113,10 @@ async def in_background(num_bytes: int, translate: Callable[P, T], *args: P.args
     return await asyncio.to_thread(translate, *args, **kwargs)
 
 
-async def admit(serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
+async def admit(serving: Serving, requests: Sequence[TextRequest], kind: type[G]) -> G:
     """Hand the prompts to the engine; errors of admission still become HTTP statuses."""
     try:
-        return await GenerationStream.submit(serving.engine, serving.model.tokenizer, requests)
+        return await kind.submit(serving.engine, serving.model.tokenizer, requests)
     except NoRoom as refusal:
         if len(requests) == 1:  # else the room may have gone to its own other prompts
             serving.gate.shut(refusal)
