@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,6 +15,7 @@ from contracts.conversations import Conversation, ConversationDetail, Conversati
 from contracts.errors import ConversationNotFound, clip
 from service.conversations.tables import ConversationRow, MessageRow
 
+_ID = re.compile(r"conv_[0-9a-f]{32}", re.ASCII)
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(GenerationDefaults)
 
@@ -40,6 +42,8 @@ async def find_row(
 
     `is_locked` keeps other transactions from it until this one ends; in SQLite every writer is alone anyway.
     """
+    if not _ID.fullmatch(conversation_id):  # which PostgreSQL might not even take as text
+        raise not_found(conversation_id)
     query = select(ConversationRow).where(ConversationRow.id == conversation_id, ConversationRow.owner == owner)
     row = await session.scalar(query.with_for_update() if is_locked else query)
     if row is None:

@@ -159,8 +159,6 @@ async def test_conversation_of_another_key_is_not_found(conversations: OpenConve
     assert (await conversations.store.read("me", made.id)).num_messages == 2
 
 
-async def test_what_one_worker_wrote_another_reads(
-    conversations: OpenConversations, others: OpenConversations
-) -> None:
+async def test_what_one_worker_wrote_another_reads(conversations: OpenConversations, others: OpenConversations) -> None:
     made = await make(conversations, "me", "hello")
     assert (await others.store.read("me", made.id)).messages[0].content == "hello"
