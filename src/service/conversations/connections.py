@@ -21,6 +21,7 @@ from service.conversations.tables import VERSION_TABLE
 
 CONNECT_TIMEOUT_S: Final = 1.5
 """Until a server must have answered, or another writer must have left the file."""
+COMMAND_TIMEOUT_S: Final = 10.0
 POOL_SIZE: Final = 4
 POOL_TIMEOUT_S: Final = 2
 IS_WRITE: Final = "quire_is_write"
@@ -73,7 +74,7 @@ def _connect_args(location: Location) -> dict[str, Any]:
     """For SQLite: the driver begins no transactions of its own; see `_begin_sqlite`."""
     if location.path is not None:
         return {"timeout": CONNECT_TIMEOUT_S, "isolation_level": None}
-    return {"timeout": CONNECT_TIMEOUT_S}
+    return {"timeout": CONNECT_TIMEOUT_S, "command_timeout": COMMAND_TIMEOUT_S}
 
 
 def _set_up_sqlite(connection: Any, entry: ConnectionPoolEntry) -> None:

@@ -19,7 +19,7 @@ from service.conversations.connections import IS_WRITE, driver_errors, make_conf
 from service.conversations.location import Location
 from service.conversations.schema import MIGRATIONS, prepare
 
-TIMEOUT_S: Final = 2.5
+TIMEOUT_S: Final = 2.0
 """Until the caller is told that the database does not answer; above what a lock or a connection may take."""
 RETRY_AFTER_S: Final = 2.0
 
@@ -43,6 +43,7 @@ class Database:
         self._identity: FileIdentity | None = None
         self._opening: asyncio.Task[AsyncEngine] | None = None
         self._write_lock = asyncio.Lock()
+        self._num_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -56,11 +57,8 @@ class Database:
     async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Likewise; what `work` did is on the disk when this returns, and undone when it raises."""
 
-        async def in_turn() -> T:
-            async with self._write_lock:
-                return await self._transact(work, is_write=True)
-
-        return await self._within_time(in_turn())
+        await self._wait_for_turn()
+        return await self._within_time(self._write_and_release(work))
 
     async def close(self) -> None:
         """Let running transactions end, then close the connections."""
@@ -68,13 +66,34 @@ class Database:
             await asyncio.wait(self._tasks, timeout=self._timeout_s)
         await self._dispose()
 
+    async def _wait_for_turn(self) -> None:
+        """However many there are before, as long as they are served."""
+        while True:
+            num_written = self._num_written
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._write_lock.acquire()
+                return
+            except TimeoutError:
+                if self._num_written == num_written:
+                    raise self._unavailable("queue") from None
+
+    async def _write_and_release(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        try:
+            result = await self._transact(work, is_write=True)
+            self._num_written += 1
+            return result
+        finally:
+            self._write_lock.release()
+
     async def _within_time(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
         if not done:
-            task.cancel()
+            # It is not cancelled: a connection that is given up in the middle of a statement may keep its lock. Each
+            # statement ends by the driver's own time.
             raise self._unavailable("timeout")
         return task.result()
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
@@ -17,6 +17,7 @@ from contracts.settings import ServerSettings
 OFF: Final = "none"
 FILE_NAME: Final = "conversations.db"
 _VARIABLE = "LLM_CONVERSATIONS_URL"
+_PARAMETERS = frozenset({"sslmode"})
 _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 
 
@@ -73,6 +74,8 @@ def _from_url(url: str) -> Location:
         raise SettingsError(f"{_VARIABLE} is for PostgreSQL. Name a file of SQLite with --conversations-db.")
     if parts.scheme not in _POSTGRES_SCHEMES or not _names_database(parts):
         raise SettingsError(f"{_VARIABLE} is not of the form postgresql://user:password@host:port/name.")
+    if set(parse_qs(parts.query, keep_blank_values=True)) - _PARAMETERS:
+        raise SettingsError(f"{_VARIABLE} has a parameter after '?' that is not known here; there is sslmode.")
     if importlib.util.find_spec("asyncpg") is None:
         raise SettingsError(f"{_VARIABLE} names PostgreSQL, which needs asyncpg: pip install 'quire[postgres]'.")
     return Location(postgres_url=parts._replace(scheme="postgresql+asyncpg").geturl())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import socket
 import time
@@ -276,7 +277,7 @@ class TestSmallWindow:
         for number in range(16):
             await talk(client, conversation, f"{number:02}", max_tokens=32)
             firsts.append(prompt_of(engine)[0])
-        changes = sum(before != after for before, after in zip(firsts, firsts[1:], strict=False))
+        changes = sum(before != after for before, after in itertools.pairwise(firsts))
         assert 2 <= changes <= 8
 
     async def test_a_quarter_is_left_for_a_reply_without_limit(
