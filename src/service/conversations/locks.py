@@ -14,8 +14,8 @@ from typing import Final
 import structlog
 
 from contracts.errors import ConversationBusy, ConversationsUnavailable
-from service.conversations.turn_store import BUSY_RETRY_AFTER_S, LEASE_S, Claim, TurnStore
-from service.conversations.turn_types import History
+from service.conversations.turn_store import BUSY_RETRY_AFTER_S, LEASE_S, TurnStore
+from service.conversations.turn_types import Claim, History
 
 MAX_WAIT_S: Final = 30.0
 """Until a post that waits for another one is refused."""

@@ -13,8 +13,7 @@ import structlog
 
 from contracts.errors import ConversationsUnavailable, QuireError
 from service.conversations.access import Conversations, OpenConversations
-from service.conversations.turn_store import Claim
-from service.conversations.turn_types import History, Reply, TurnMessage
+from service.conversations.turn_types import Claim, History, Reply, TurnMessage
 
 CANCELLED: Final = "cancelled"
 """Finish reason of a reply whose client left, and the mark of a message whose client left before any text."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import msgspec
 from sqlalchemy import ColumnElement, delete, extract, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,20 +20,11 @@ from service.conversations.rows import find_row, new_id, to_conversation
 from service.conversations.tables import ConversationRow, LeaseRow, MessageRow
 from service.conversations.texts import default_title
 from service.conversations.trimming import num_turns_over
-from service.conversations.turn_types import History, Reply, TurnMessage
+from service.conversations.turn_types import Claim, History, Reply, TurnMessage
 
 LEASE_S = 6.0
 """How long a process that was killed keeps others from its conversations."""
 BUSY_RETRY_AFTER_S = 5.0
-
-
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants to write to which conversation."""
-
-    owner: str
-    conversation_id: str
-    holder: str
-    """The process."""
 
 
 class TurnStore:

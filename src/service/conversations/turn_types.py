@@ -10,6 +10,15 @@ import msgspec
 from contracts.conversations import Conversation
 
 
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Who wants to write to which conversation."""
+
+    owner: str
+    conversation_id: str
+    holder: str
+    """The process."""
+
+
 class TurnMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message as a prompt wants it."""
 

@@ -343,6 +343,7 @@ class TestLeavingClients:
 
     def messages(self, server: FakeServer, conversation: str, until: Callable[[list[Any]], bool]) -> list[Any]:
         """Once they are as wanted, and at most after five seconds."""
+        found: list[Any]
         deadline_s = time.monotonic() + 5
         with server.client() as client:
             while not until(found := client.get(f"{PATH}/{conversation}").json()["messages"]):
