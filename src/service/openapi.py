@@ -11,24 +11,14 @@ from typing import Any
 
 import msgspec
 
-from contracts.conversations import (
-    ChangeConversation,
-    Conversation,
-    ConversationDeleted,
-    ConversationDetail,
-    ConversationFile,
-    ConversationList,
-    CreateConversation,
-)
 from contracts.explanation import Explanation, ExplanationList
 from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from contracts.openai.common import ErrorBody
 from contracts.openai.completions import Completion, CompletionRequest
 from contracts.openai.models import ModelCard, ModelList
+from service.api_operation import Operation
 from service.authorization import is_public
-from service.routes.conversations import DEFAULT_LIMIT as DEFAULT_PAGE_LEN
-from service.routes.conversations import MAX_LIMIT as MAX_PAGE_LEN
-from service.routes.conversations import MAX_SEARCH_LEN
+from service.openapi_conversations import conversation_operations
 from service.routes.health import Health, Probe, Stats
 from service.routes.pages import Welcome
 from service.routes.request_limits import MAX_TIMEOUT_S, TIMEOUT_HEADER
@@ -36,26 +26,6 @@ from service.routes.requests import DEFAULT_LIMIT, MAX_LIMIT, ORDERS
 
 API_VERSION = "1"
 _STREAM_NOTE = "Events of the form `data: <JSON>` and at last `data: [DONE]`; an error ends the stream."
-
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One method of one path."""
-
-    method: str
-    path: str
-    operation_id: str
-    summary: str
-    reply: type[Any] | None
-    """None: a page or file."""
-    request: type[Any] | None = None
-    event: type[Any] | None = None
-    """What `stream: true` sends instead of the reply."""
-    example: dict[str, Any] | None = None
-    errors: dict[int, str] = {}
-    parameter: str | None = None
-    query: dict[str, dict[str, Any]] = {}
-    """Name of a parameter in the query, to its schema."""
-    media_type: str = "application/json"
 
 
 _REQUEST_ERRORS = {
@@ -74,10 +44,6 @@ _CHAT_ERRORS = {
     404: "No such model, or no such conversation of this key.",
     409: "Another request writes to the conversation; see retry-after.",
 }
-_NOT_KEPT = {
-    404: "No such conversation of this key, or none are kept.",
-    503: "The database of the conversations does not answer; see retry-after.",
-}
 _ACCESS_ERRORS = {
     401: "The server has keys, and the request carries none that is valid.",
     403: "The key lacks the scope, or the Host or Origin header is not this server's.",
@@ -95,7 +61,7 @@ def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
     return [
         *_api_operations(),
-        *_conversation_operations(),
+        *conversation_operations(),
         *_why_operations(),
         *_health_operations(),
         *_page_operations(),
@@ -141,69 +107,9 @@ def _api_operations() -> list[Operation]:
             summary="Describe one model; its id may hold slashes.",
             reply=ModelCard,
             errors={404: "No such model.", 503: "The model is still being loaded."},
-            parameter="model_id",
+            parameters=("model_id",),
         ),
     ]
-
-
-def _conversation_operations() -> list[Operation]:
-    bad_body = {status: _REQUEST_ERRORS[status] for status in (400, 408, 413, 415)}
-    return [
-        Operation(
-            method="post",
-            path="/v1/conversations",
-            operation_id="createConversation",
-            summary="Begin a conversation; POST /v1/chat/completions goes on with it where it is named.",
-            request=CreateConversation,
-            reply=Conversation,
-            example={"system_prompt": "Answer briefly."},
-            errors=bad_body | _NOT_KEPT,
-        ),
-        Operation(
-            method="get",
-            path="/v1/conversations",
-            operation_id="listConversations",
-            summary="List the key's conversations, the one changed last first; search titles and messages.",
-            reply=ConversationList,
-            errors={400: "A parameter is refused."} | _NOT_KEPT,
-            query={
-                "q": {"type": "string", "minLength": 1, "maxLength": MAX_SEARCH_LEN},
-                "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_LEN, "default": DEFAULT_PAGE_LEN},
-                "after": {"type": "string"},
-            },
-        ),
-        Operation(
-            method="post",
-            path="/v1/conversations/import",
-            operation_id="importConversation",
-            summary="Make a conversation of a saved one; its ids are new.",
-            request=ConversationFile,
-            reply=Conversation,
-            example={"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi!"}]},
-            errors=bad_body | _NOT_KEPT,
-        ),
-        _of_one("get", "", "retrieveConversation", "One conversation with all its messages.", ConversationDetail),
-        msgspec.structs.replace(
-            _of_one("patch", "", "changeConversation", "Rename it, or change what applies in it.", Conversation),
-            request=ChangeConversation,
-            example={"title": "About trees"},
-            errors=bad_body | _NOT_KEPT,
-        ),
-        _of_one("delete", "", "deleteConversation", "Remove it with its messages.", ConversationDeleted),
-        _of_one("get", "/export", "exportConversation", "The file that import takes.", ConversationFile),
-    ]
-
-
-def _of_one(method: str, end: str, operation_id: str, summary: str, reply: type[Any]) -> Operation:
-    return Operation(
-        method=method,
-        path=f"/v1/conversations/{{conversation_id}}{end}",
-        operation_id=operation_id,
-        summary=summary,
-        reply=reply,
-        errors=_NOT_KEPT,
-        parameter="conversation_id",
-    )
 
 
 def _why_operations() -> list[Operation]:
@@ -228,7 +134,7 @@ def _why_operations() -> list[Operation]:
             summary="Say where the time of one request went; by reply id, x-request-id or trace id.",
             reply=Explanation,
             errors=errors,
-            parameter="any_id",
+            parameters=("any_id",),
         ),
         Operation(
             method="get",
@@ -237,7 +143,7 @@ def _why_operations() -> list[Operation]:
             summary="The same as text.",
             reply=None,
             errors=errors,
-            parameter="any_id",
+            parameters=("any_id",),
             media_type="text/plain",
         ),
     ]
@@ -308,7 +214,7 @@ def _page_operations() -> list[Operation]:
             summary="A file of the pages.",
             reply=None,
             errors={404: "No such file."},
-            parameter="name",
+            parameters=("name",),
             media_type="application/octet-stream",
         ),
     ]
@@ -359,9 +265,9 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
     described: dict[str, Any] = {"operationId": operation.operation_id, "summary": operation.summary}
     if is_public(operation.path):
         described["security"] = []
-    parameters: list[dict[str, Any]] = []
-    if operation.parameter is not None:
-        parameters.append({"name": operation.parameter, "in": "path", "required": True, "schema": {"type": "string"}})
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in operation.parameters
+    ]
     parameters += [
         {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in operation.query.items()
     ]

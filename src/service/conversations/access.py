@@ -6,9 +6,12 @@ import asyncio
 import importlib
 from typing import TYPE_CHECKING
 
-from contracts.errors import ConversationsOff
+import structlog
+
+from contracts.errors import ConversationsOff, ConversationsUnavailable
 from contracts.settings import ServerSettings
 from service.conversations.location import Location, find_location
+from service.conversations.turn_types import Claim
 
 if TYPE_CHECKING:  # these import SQLAlchemy
     from service.conversations.database import Database
@@ -16,6 +19,7 @@ if TYPE_CHECKING:  # these import SQLAlchemy
     from service.conversations.store import ConversationStore
     from service.conversations.turn_store import TurnStore
 
+_log = structlog.get_logger("service.conversations")
 _MODULES = ("store", "turn_store", "locks", "database")
 
 
@@ -27,6 +31,15 @@ class OpenConversations:
         self.store = store
         self.turns = turns
         self.locks = locks
+
+    async def give_back(self, claim: Claim) -> None:
+        """End a claim that has nothing more to write; where the database is gone the lease ends by itself."""
+        try:
+            await self.turns.release(claim)
+        except ConversationsUnavailable:
+            _log.warning("lease_not_given_back", conversation=claim.conversation_id)
+        finally:
+            self.locks.release(claim)
 
     async def close(self) -> None:
         """No transaction may begin any more."""

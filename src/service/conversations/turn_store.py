@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, delete, extract, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.conversations import MAX_STORED_MESSAGES, MAX_TEXT_BYTES, Conversation
-from contracts.errors import ConversationBusy, ConversationFull
+from contracts.errors import ConversationBusy, ConversationFull, clip
 from service.clocks import unix_ms
 from service.conversations.database import Database
 from service.conversations.rows import find_row, new_id, to_conversation
@@ -21,6 +21,7 @@ from service.conversations.tables import ConversationRow, LeaseRow, MessageRow
 from service.conversations.texts import default_title
 from service.conversations.trimming import num_turns_over
 from service.conversations.turn_types import Claim, History, Reply, TurnMessage
+from service.http_errors import NotFound
 
 LEASE_S = 6.0
 """How long a process that was killed keeps others from its conversations."""
@@ -122,6 +123,28 @@ class TurnStore:
             await session.execute(update(MessageRow).where(of_it).values(error=error))
 
         await self._database.write(work)
+
+    async def cut(self, claim: Claim, message_id: str) -> Conversation:
+        """Remove a message and all after it; raises NotFound. What is left may end without a reply."""
+
+        async def work(session: AsyncSession) -> Conversation:
+            row = await self._locked_row(session, claim)
+            of_it = MessageRow.conversation_id == claim.conversation_id
+            found = await session.execute(
+                select(MessageRow.id, MessageRow.turn, MessageRow.content).where(of_it).order_by(MessageRow.position)
+            )
+            messages = [(one_id, turn, len(content.encode())) for one_id, turn, content in found]
+            num_kept = next((index for index, message in enumerate(messages) if message[0] == message_id), None)
+            if num_kept is None:
+                raise NotFound(f"The conversation has no message '{clip(message_id, 64)}'.", param="message_id")
+            await session.execute(delete(MessageRow).where(of_it & (MessageRow.position > num_kept)))
+            row.num_messages = num_kept
+            row.num_turns = messages[num_kept - 1][1] if num_kept else 0
+            row.num_bytes = sum(num_bytes for _, _, num_bytes in messages[:num_kept])
+            row.updated_ms = unix_ms()
+            return to_conversation(row)
+
+        return await self._database.write(work)
 
     async def _read_history(self, session: AsyncSession, row: ConversationRow) -> History:
         """Without the turns that max_turns leaves out of any prompt; the turn to come is counted by `trimming`."""

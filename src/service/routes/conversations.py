@@ -103,6 +103,23 @@ async def export_conversation(request: Request[Any, Any, Any], conversation_id: 
     return _send(body, [(b"content-disposition", f'attachment; filename="{found.id}.json"'.encode())])
 
 
+@delete("/v1/conversations/{conversation_id:str}/messages/{message_id:str}", status_code=200)
+async def cut_conversation(
+    request: Request[Any, Any, Any], conversation_id: FromPath[str], message_id: FromPath[str]
+) -> Response[bytes]:
+    """Remove a message and all after it, once no reply is under way.
+
+    Without its reply a message can be posted again and is answered anew; without the message, so can another.
+    """
+    opened = await open_conversations(request)
+    claim, _ = await opened.locks.acquire(owner_of(request), conversation_id)
+    try:
+        cut = await opened.turns.cut(claim, message_id)
+    finally:
+        await asyncio.shield(asyncio.create_task(opened.give_back(claim)))
+    return _reply(cut)
+
+
 def owner_of(request: Request[Any, Any, Any]) -> str:
     """Whose conversations these are: the label of the key, or nothing where the server has no keys."""
     api_key: ApiKey = request.scope["state"]["api_key"]
@@ -176,4 +193,5 @@ HANDLERS = (
     change_conversation,
     delete_conversation,
     export_conversation,
+    cut_conversation,
 )

@@ -255,6 +255,39 @@ async def test_oldest_turns_are_left_out_and_stay_kept(client: httpx.AsyncClient
     assert len(await contents(client, conversation)) == 12
 
 
+async def test_reply_is_made_anew_once_it_is_cut_off(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    conversation = await make(client)
+    await talk(client, conversation, "One")
+    first_reply = (await stored(client, conversation))[1]["id"]
+    await talk(client, conversation, "Two")
+    cut = await client.delete(f"{PATH}/{conversation}/messages/{first_reply}")
+    assert cut.json()["num_messages"] == 1
+    engine.script = say("Better.")
+    await talk(client, conversation, "One")
+    await talk(client, conversation, "Three")
+    assert await contents(client, conversation) == ["One", "Better.", "Three", "Better."]
+    assert prompt_of(engine) == ["user: One", "assistant: Better.", "user: Three", "assistant: "]
+
+
+async def test_message_is_written_anew_once_it_is_cut_off(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    conversation = await make(client)
+    await talk(client, conversation, "One")
+    first = (await stored(client, conversation))[0]["id"]
+    await client.delete(f"{PATH}/{conversation}/messages/{first}")
+    await talk(client, conversation, "Two")
+    assert await contents(client, conversation) == ["Two", "Hello."]
+
+
+@pytest.mark.parametrize("message_id", ["msg_" + "0" * 32, "x", "%00"])
+async def test_message_that_is_not_there_cuts_nothing(client: httpx.AsyncClient, message_id: str) -> None:
+    conversation = await make(client)
+    await talk(client, conversation, "One")
+    reply = await client.delete(f"{PATH}/{conversation}/messages/{message_id}")
+    assert error_of(reply) == (404, "not_found", "message_id")
+    assert len(await contents(client, conversation)) == 2
+    await talk(client, conversation, "Two")
+
+
 class TestSmallWindow:
     """256 tokens, one for each byte."""
 
