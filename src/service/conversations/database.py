@@ -50,15 +50,15 @@ class Database:
     def is_sqlite(self) -> bool:
         return self._location.path is not None
 
-    async def read(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def read(self, work: Callable[[AsyncSession], Awaitable[T]], *, timeout_s: float | None = None) -> T:
         """What `work` returns; raises ConversationsUnavailable, or the QuireError that `work` raises."""
-        return await self._within_time(self._transact(work, is_write=False))
+        return await self._within_time(self._transact(work, is_write=False), timeout_s or self._timeout_s)
 
     async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Likewise; what `work` did is on the disk when this returns, and undone when it raises."""
 
         await self._wait_for_turn()
-        return await self._within_time(self._write_and_release(work))
+        return await self._within_time(self._write_and_release(work), self._timeout_s)
 
     async def close(self) -> None:
         """Let running transactions end, then close the connections."""
@@ -86,11 +86,11 @@ class Database:
         finally:
             self._write_lock.release()
 
-    async def _within_time(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _within_time(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
-        done, _ = await asyncio.wait({task}, timeout=self._timeout_s)
+        done, _ = await asyncio.wait({task}, timeout=timeout_s)
         if not done:
             # It is not cancelled: a connection that is given up in the middle of a statement may keep its lock. Each
             # statement ends by the driver's own time.

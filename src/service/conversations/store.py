@@ -5,6 +5,8 @@ Everything is the owner's: another's conversation is not found, whoever asks. Kn
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from msgspec import UNSET
 from sqlalchemy import ColumnElement, and_, delete, or_, select
@@ -24,6 +26,9 @@ from service.conversations.database import Database
 from service.conversations.exchange import ImportedConversation
 from service.conversations.rows import encode_defaults, find_row, new_id, not_found, to_conversation, to_detail
 from service.conversations.tables import ConversationRow, MessageRow
+
+SEARCH_TIMEOUT_S: Final = 10.0
+"""Searching reads all that an owner has said."""
 
 
 class ConversationQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,13 +106,13 @@ class ConversationStore:
         async def work(session: AsyncSession) -> list[ConversationRow]:
             wanted = select(ConversationRow).where(ConversationRow.owner == owner)
             if query.text is not None:
-                wanted = wanted.where(_holds(query.text))
+                wanted = wanted.where(_holds(query.text, is_sqlite=self._database.is_sqlite))
             if query.after is not None:
                 wanted = wanted.where(await _stands_after(session, owner, query.after))
             wanted = wanted.order_by(ConversationRow.updated_ms.desc(), ConversationRow.id.desc())
             return list(await session.scalars(wanted.limit(query.limit + 1)))
 
-        rows = await self._database.read(work)
+        rows = await self._database.read(work, timeout_s=SEARCH_TIMEOUT_S)
         found = [to_conversation(row) for row in rows[: query.limit]]
         return ConversationList(
             data=found,
@@ -166,12 +171,17 @@ class ConversationStore:
         return await self._database.write(work)
 
 
-def _holds(text: str) -> ColumnElement[bool]:
-    """The text in the title or in a message."""
-    in_messages = select(MessageRow.id).where(
-        MessageRow.conversation_id == ConversationRow.id, MessageRow.content.icontains(text, autoescape=True)
-    )
-    return or_(ConversationRow.title.icontains(text, autoescape=True), in_messages.exists())
+def _holds(text: str, *, is_sqlite: bool) -> ColumnElement[bool]:
+    """The text in the title or in a message, whatever the case of its letters.
+
+    SQLite's LIKE sees to that for ASCII; `lower`, which is Python there, is called for other texts only.
+    """
+    title, content = ConversationRow.title, MessageRow.content
+    is_simple = is_sqlite and text.isascii()
+    in_content = content.contains(text, autoescape=True) if is_simple else content.icontains(text, autoescape=True)
+    in_title = title.contains(text, autoescape=True) if is_simple else title.icontains(text, autoescape=True)
+    in_messages = select(MessageRow.id).where(MessageRow.conversation_id == ConversationRow.id, in_content)
+    return or_(in_title, in_messages.exists())
 
 
 async def _stands_after(session: AsyncSession, owner: str, conversation_id: str) -> ColumnElement[bool]:

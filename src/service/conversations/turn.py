@@ -67,7 +67,11 @@ class Turn:
 
     async def finish(self) -> None:
         """Keep the whole reply; raises ConversationsUnavailable, ConversationNotFound or ConversationBusy."""
-        await self._keep(self._finish_reason or CANCELLED)
+        try:
+            await self._keep(self._finish_reason or CANCELLED)
+        except QuireError as error:
+            self.fail(error)
+            raise
 
     async def close(self) -> None:
         """Keep or mark what `finish` has not, and let the next one in; may be called whatever has happened.

@@ -55,7 +55,8 @@ async def list_conversations(request: Request[Any, Any, Any]) -> Response[bytes]
     opened = await open_conversations(request)
     from service.conversations.store import ConversationQuery
 
-    return _reply(await opened.store.find(owner_of(request), msgspec.convert(wanted, ConversationQuery)))
+    found = await opened.store.find(owner_of(request), msgspec.convert(wanted, ConversationQuery))
+    return _send(await asyncio.to_thread(msgspec.json.encode, found))
 
 
 @post("/v1/conversations/import", status_code=200)
