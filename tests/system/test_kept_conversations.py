@@ -26,7 +26,7 @@ PATH = "/v1/conversations"
 CHAT = "/v1/chat/completions"
 ALONE = {"connection": "close"}
 """Each request on a connection of its own, so that any worker may take it."""
-LEASE_ENDS_WITHIN_S = 12.0
+LEASE_ENDS_WITHIN_S = 20.0
 
 
 def turn(conversation: str, text: str, **options: Any) -> dict[str, Any]:
