@@ -15,11 +15,16 @@ QuireError
 │   ├── RequestCancelled            409 request_cancelled
 │   ├── NotResumable                409 not_resumable
 │   ├── EventsGone                  410 events_gone
+│   ├── ConversationNotFound        404 conversation_not_found
+│   ├── ConversationsOff            404 conversations_off
+│   ├── ConversationFull            400 conversation_full
 │   └── BodyTooLarge                413 request_too_large
 ├── OverloadError                   the same request works later; carries retry_after_s
 │   ├── RateLimited                 429 rate_limit_exceeded
 │   ├── QueueFull                   503 queue_full
 │   ├── DeadlineExceeded            503 deadline_exceeded
+│   ├── ConversationBusy            409 conversation_busy
+│   ├── ConversationsUnavailable    503 conversations_unavailable
 │   └── ShuttingDown                503 shutting_down
 ├── EngineError                     500 engine_error: this request failed in the engine, the server goes on
 │   ├── EngineDead                  503 engine_dead
@@ -147,6 +152,26 @@ class EventsGone(RequestError):
     code = "events_gone"
 
 
+class ConversationNotFound(RequestError):
+    """No conversation of this key has that id."""
+
+    status = 404
+    code = "conversation_not_found"
+
+
+class ConversationsOff(RequestError):
+    """This server keeps no conversations."""
+
+    status = 404
+    code = "conversations_off"
+
+
+class ConversationFull(RequestError):
+    """The conversation holds as many messages, or as much text, as one may."""
+
+    code = "conversation_full"
+
+
 class BodyTooLarge(RequestError):
     """The request body is over the size limit."""
 
@@ -184,6 +209,20 @@ class DeadlineExceeded(OverloadError):
     """The request waited or ran longer than its deadline."""
 
     code = "deadline_exceeded"
+
+
+class ConversationBusy(OverloadError):
+    """Another request writes to the conversation, and did not end while this one waited."""
+
+    status = 409
+    type = "conflict_error"
+    code = "conversation_busy"
+
+
+class ConversationsUnavailable(OverloadError):
+    """The database of the conversations does not answer; requests without a conversation are served."""
+
+    code = "conversations_unavailable"
 
 
 class ShuttingDown(OverloadError):

@@ -150,6 +150,17 @@ class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cors_origins: Annotated[
         str, _help("Origins, with commas between them, whose pages may use the API; literal, such as https://a.org.")
     ] = ""
+    conversations_db: Annotated[
+        str | None,
+        _help("SQLite file of conversations, or none to keep none; default: quire/conversations.db among user data."),
+    ] = None
+    conversations_url: Annotated[
+        str | None,
+        Meta(
+            description="Database of conversations instead of a file: postgresql://user:password@host/name.",
+            extra={"is_secret": True},
+        ),
+    ] = None
     metrics_compat: Annotated[
         Literal["none", "vllm"], _help("vllm: /metrics has vLLM's names as well, for existing dashboards and gateways.")
     ] = "none"

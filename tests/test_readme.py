@@ -29,7 +29,7 @@ def test_document_without_markers_is_refused() -> None:
 def test_routes_are_those_of_the_api_description() -> None:
     description = msgspec.json.decode((ROOT / "contracts/openapi.json").read_bytes())
     described = {f"{method.upper()} {path}" for path, methods in description["paths"].items() for method in methods}
-    listed = set(re.findall(r"^\| `((?:GET|POST|DELETE) [^`]+)` \|", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^\| `((?:GET|POST|PATCH|DELETE) [^`]+)` \|", README, flags=re.MULTILINE))
     assert listed == {route for route in described if "/assets/" not in route}
 
 

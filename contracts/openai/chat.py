@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from contracts.openai.common import (
+    ConversationId,
     Label,
     LogitBias,
     MaxTokens,
@@ -160,6 +161,8 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     stop_token_ids: StopTokenIds | None = None
     priority: Priority | None = None
+    conversation: ConversationId | None = None
+    """Goes on with a kept conversation: `messages` are what is new in it."""
 
 
 class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,13 +12,25 @@ from litestar.exceptions import HTTPException
 from contracts.engine import Engine
 from contracts.errors import QuireError
 from contracts.settings import EngineSettings, Settings
+from service.conversations.access import Conversations
 from service.engine_provider import EngineProvider, ModelProvider, OnProgress, StartupHooks, start_engine_in_process
 from service.error_responses import handle_client_gone, handle_http_exception, handle_quire_error, handle_unexpected
 from service.http_errors import ClientGone
 from service.key_store import KeyStore
 from service.middleware import RequestContext
 from service.openapi import render_openapi
-from service.routes import chat, completions, health, jaeger, metrics, models, pages, request_events, requests
+from service.routes import (
+    chat,
+    completions,
+    conversations,
+    health,
+    jaeger,
+    metrics,
+    models,
+    pages,
+    request_events,
+    requests,
+)
 from service.routes.pages import load_pages
 
 
@@ -45,18 +57,23 @@ def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: b
     Raises SettingsError for keys, names or origins that cannot be used.
     """
     keys = KeyStore.open(settings.server)
+    kept = Conversations.of(settings.server)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         async with keys.watch(), provider.run():
             if is_loaded_first:
                 await provider.wait_until_loaded()
-            yield
+            try:
+                yield
+            finally:
+                await kept.close()
 
     app = Litestar(
         route_handlers=[
             *chat.HANDLERS,
             *completions.HANDLERS,
+            *conversations.HANDLERS,
             *models.HANDLERS,
             *requests.HANDLERS,
             *request_events.HANDLERS,
@@ -66,7 +83,7 @@ def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: b
             *pages.HANDLERS,
         ],
         lifespan=[lifespan],
-        state=State({"provider": provider, "pages": load_pages(render_openapi())}),
+        state=State({"provider": provider, "conversations": kept, "pages": load_pages(render_openapi())}),
         exception_handlers={
             QuireError: handle_quire_error,
             HTTPException: handle_http_exception,

@@ -16,7 +16,7 @@ from service.http_errors import ForbiddenOrigin
 if TYPE_CHECKING:  # the supervisor checks origins too, and has no litestar
     from litestar.types import Scope
 
-ALLOWED_METHODS: Final = "GET, HEAD, POST, DELETE"
+ALLOWED_METHODS: Final = "GET, HEAD, POST, PATCH, DELETE"
 ALLOWED_HEADERS: Final = (
     "authorization",
     "content-type",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from contracts.errors import SettingsError
 from contracts.settings import ServerSettings, Settings
+from service.conversations.location import find_location
 from service.cors import OriginPolicy
 from service.hosts import HostPolicy, is_loopback
 from service.key_store import KeyStore
@@ -19,8 +20,8 @@ DEBUG_VARIABLE = "LITESTAR_DEBUG"
 
 
 def check_exposure(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Raises SettingsError for keys, names, origins or certificates that cannot be used, for a server without keys
-    beyond this machine, and for debugging, which would show tracebacks to callers."""
+    """Raises SettingsError for keys, names, origins, certificates or a database that cannot be used, for a server
+    without keys beyond this machine, and for debugging, which would show tracebacks to callers."""
     server = settings.server
     if environ.get(DEBUG_VARIABLE):
         raise SettingsError(f"{DEBUG_VARIABLE} is set, which would show the server's inside to its callers. Unset it.")
@@ -32,6 +33,7 @@ def check_exposure(settings: Settings, environ: Mapping[str, str]) -> None:
             "--api-keys-file (`quire key new` makes a key), or allow everybody with --insecure-no-auth."
         )
     check_certificate(server)
+    find_location(server)
 
 
 def check_certificate(server: ServerSettings) -> None:

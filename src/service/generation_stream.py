@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Self
 
 import structlog
 
@@ -62,9 +63,7 @@ class GenerationStream:
         """Of the samples that have ended, as the engine tells it."""
 
     @classmethod
-    async def submit(
-        cls, engine: Engine, tokenizer: TextTokenizer, requests: Sequence[TextRequest]
-    ) -> GenerationStream:
+    async def submit(cls, engine: Engine, tokenizer: TextTokenizer, requests: Sequence[TextRequest]) -> Self:
         """Admit every prompt; where one is refused the others are aborted and the refusal is raised."""
         generation = cls(engine, tokenizer, requests)
         try:

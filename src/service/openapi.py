@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from contracts.openai.common import ErrorBody
+from service.api_operation import Operation
 from service.authorization import is_public
-from service.openapi_operations import Operation, operations
+from service.openapi_operations import operations
 
 API_VERSION = "1"
 _STREAM_NOTE = "Events of the form `data: <JSON>` and at last `data: [DONE]`; an error ends the stream."
@@ -82,12 +83,11 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
 
 
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    if operation.parameter is not None:
-        schema = {"type": "string"}
-        found.append({"name": operation.parameter, "in": "path", "required": True, "schema": schema})
-    for name, schema in operation.query.items():
-        found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    plain = {"type": "string"}
+    found = [{"name": name, "in": "path", "required": True, "schema": plain} for name in operation.parameters]
+    found += [
+        {"name": name, "in": "query", "required": False, "schema": schema} for name, schema in operation.query.items()
+    ]
     return found + operation.headers
 
 

@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from contracts.explanation import Explanation, ExplanationList
 from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
-from contracts.openai.common import ErrorBody
 from contracts.openai.completions import Completion, CompletionRequest
 from contracts.openai.models import ModelCard, ModelList, UnloadOptions
+from service.api_operation import Operation
+from service.openapi_conversations import conversation_operations
 from service.openapi_jaeger import JAEGER_ROUTES
 from service.routes.health import Health, Probe, Stats
 from service.routes.pages import Welcome
 from service.routes.request_events import AFTER_PARAMETER, LAST_EVENT_HEADER
 from service.routes.request_limits import DETACH_HEADER, DETACH_WORD, MAX_TIMEOUT_S, TIMEOUT_HEADER
 from service.routes.requests import DEFAULT_LIMIT, MAX_LIMIT, ORDERS
-
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """One method of one path."""
-
-    method: str
-    path: str
-    operation_id: str
-    summary: str
-    reply: type[Any] | None
-    """None: a page or file."""
-    request: type[Any] | None = None
-    events: tuple[type[Any], ...] = ()
-    """What `stream: true` sends instead of the reply; without a reply there is nothing else."""
-    example: dict[str, Any] | None = None
-    errors: dict[int, str] = {}
-    parameter: str | None = None
-    query: dict[str, dict[str, Any]] = {}
-    """Name of a parameter in the query, to its schema."""
-    headers: list[dict[str, Any]] = []
-    """Parameters in the head of the request."""
-    media_type: str = "application/json"
-    error: type[Any] = ErrorBody
-
 
 _REQUEST_ERRORS = {
     400: "The request is refused; `param` names the field.",
@@ -55,6 +28,10 @@ _REQUEST_ERRORS = {
 }
 
 
+_CHAT_ERRORS = {
+    404: "No such model, or no such conversation of this key.",
+    409: "Another request writes to the conversation, or this one was cancelled.",
+}
 _RECORD_ERRORS = {404: "No such request is remembered.", 503: "The engine does not answer."}
 _FOLLOW_ERRORS = {
     400: "A parameter or the header is refused.",
@@ -91,6 +68,7 @@ def operations() -> list[Operation]:
     """Everything that is served, in the order of the page."""
     return [
         *_api_operations(),
+        *conversation_operations(),
         *_model_operations(),
         *_why_operations(),
         *_request_operations(),
@@ -147,7 +125,7 @@ def _model_operations() -> list[Operation]:
             summary="Describe one model; its id may hold slashes.",
             reply=ModelCard,
             errors=errors,
-            parameter="model_id",
+            parameters=("model_id",),
         ),
         Operation(
             method="post",
@@ -165,7 +143,7 @@ def _model_operations() -> list[Operation]:
                 404: errors[404],
                 503: "The model cannot be loaded: the message says why; what was loaded still is.",
             },
-            parameter="model_id",
+            parameters=("model_id",),
         ),
     ]
 
@@ -192,7 +170,7 @@ def _why_operations() -> list[Operation]:
             summary="Say where the time of one request went; by reply id, x-request-id or trace id.",
             reply=Explanation,
             errors=errors,
-            parameter="any_id",
+            parameters=("any_id",),
         ),
         Operation(
             method="get",
@@ -201,7 +179,7 @@ def _why_operations() -> list[Operation]:
             summary="The same as text.",
             reply=None,
             errors=errors,
-            parameter="any_id",
+            parameters=("any_id",),
             media_type="text/plain",
         ),
     ]
@@ -215,7 +193,7 @@ def _jaeger_operations() -> list[Operation]:
             operation_id=route.operation_id,
             summary=route.summary,
             reply=route.reply,
-            parameter=route.parameter,
+            parameters=() if route.parameter is None else (route.parameter,),
             query=route.query,
             errors=route.errors,
             error=route.error,
@@ -233,7 +211,7 @@ def _request_operations() -> list[Operation]:
             summary="End all that the id names and that waits or runs; answers with the newest as it is then.",
             reply=Explanation,
             errors=_RECORD_ERRORS,
-            parameter="any_id",
+            parameters=("any_id",),
         ),
         Operation(
             method="get",
@@ -243,7 +221,7 @@ def _request_operations() -> list[Operation]:
             reply=None,
             events=(ChatCompletionChunk, Completion),
             errors=_RECORD_ERRORS | _FOLLOW_ERRORS,
-            parameter="any_id",
+            parameters=("any_id",),
             query={AFTER_PARAMETER: {"type": "integer", "minimum": 0, "default": 0}},
             headers=[_LAST_EVENT],
         ),
@@ -315,7 +293,7 @@ def _page_operations() -> list[Operation]:
             summary="A file of the pages.",
             reply=None,
             errors={404: "No such file."},
-            parameter="name",
+            parameters=("name",),
             media_type="application/octet-stream",
         ),
     ]

@@ -135,7 +135,7 @@ class TestListedOrigin:
         assert allowed.pop("access-control-expose-headers")
         assert allowed == {
             "access-control-allow-origin": LISTED,
-            "access-control-allow-methods": "GET, HEAD, POST, DELETE",
+            "access-control-allow-methods": "GET, HEAD, POST, PATCH, DELETE",
             "access-control-max-age": "600",
         }
         assert "Origin" in reply.values("vary")

@@ -11,11 +11,16 @@ import pytest
 SUPERVISOR = ("service.cli_serve", "service.exposure", "service.supervisor", "service.load_progress", "service.logs")
 HTTP = {"litestar", "granian"}
 MODEL = {"torch", "transformers", "numba"}
+DATABASE = {"sqlalchemy", "alembic", "aiosqlite", "asyncpg"}
 
 
 @pytest.mark.parametrize(
     ("modules", "absent"),
-    [(SUPERVISOR, HTTP | MODEL), (("service.worker",), MODEL), (("service.engine_process",), HTTP | MODEL)],
+    [
+        (SUPERVISOR, HTTP | MODEL | DATABASE),
+        (("service.worker",), MODEL | DATABASE),
+        (("service.engine_process",), HTTP | MODEL | DATABASE),
+    ],
     ids=["supervisor", "worker", "engine before it is launched"],
 )
 def test_process_does_not_import(modules: tuple[str, ...], absent: set[str]) -> None:

@@ -25,7 +25,9 @@ from contracts.reply_recipe import ReplyKind
 from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import ModelProvider
+from service.generation_stream import GenerationStream
 from service.routes.body import BodyDecoder
+from service.routes.conversation_chat import ConversationReply
 from service.routes.generation import (
     ChoiceText,
     Reply,
@@ -54,17 +56,16 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     limits = limits_of(request, provider.limits)
     received = await _DECODER.receive(request, provider.settings)
     body = received.body
+    if body.conversation is not None:
+        return ConversationReply(request, received, new_form)
     serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
     head = new_head("chatcmpl-", serving.model.info)
     text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
-    options = body.stream_options
-    has_usage = bool(options and options.include_usage)
-    form = ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=has_usage)
-    generation = await admit(provider, serving, with_recipes([text_request], ReplyKind.CHAT, head, has_usage=has_usage))
+    recipes = with_recipes([text_request], ReplyKind.CHAT, head, has_usage=wants_usage(body))
     return await reply_with(
         Reply(
-            generation=generation,
-            form=form,
+            generation=await admit(provider, serving, recipes, GenerationStream),
+            form=new_form(body, head),
             head=head,
             is_stream=bool(body.stream),
             extra_headers=received.reply_headers,
@@ -72,6 +73,16 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
         ),
         request,
     )
+
+
+def wants_usage(body: ChatCompletionRequest) -> bool:
+    """A last event is to count the tokens."""
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+def new_form(body: ChatCompletionRequest, head: ReplyHead) -> ChatForm:
+    """The form of the reply that the body asks for."""
+    return ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=wants_usage(body))
 
 
 class ChatForm:

@@ -14,6 +14,7 @@ from contracts.reply_recipe import ReplyKind
 from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import ModelProvider
+from service.generation_stream import GenerationStream
 from service.routes.body import BodyDecoder
 from service.routes.generation import (
     ChoiceText,
@@ -55,7 +56,10 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
         has_usage=has_usage,
     )
     generation = await admit(
-        provider, serving, with_recipes(text_requests, ReplyKind.COMPLETION, head, has_usage=has_usage)
+        provider,
+        serving,
+        with_recipes(text_requests, ReplyKind.COMPLETION, head, has_usage=has_usage),
+        GenerationStream,
     )
     return await reply_with(
         Reply(

@@ -40,6 +40,7 @@ HTTP_OK, CLIENT_LEFT = 200, 499
 
 P = ParamSpec("P")
 T = TypeVar("T")
+G = TypeVar("G", bound=GenerationStream)
 _log = structlog.get_logger("service.generation")
 
 
@@ -143,22 +144,22 @@ async def wait_for_model(request: Request[Any, Any, Any], provider: ModelProvide
     return serving
 
 
-async def admit(provider: ModelProvider, serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
+async def admit(provider: ModelProvider, serving: Serving, requests: Sequence[TextRequest], kind: type[G]) -> G:
     """Hand the prompts to the engine; errors of admission still become HTTP statuses.
 
     An engine that has just begun to drain, because its model is being unloaded, is waited for once.
     """
     try:
-        return await _submit(serving, requests)
+        return await _submit(serving, requests, kind)
     except ShuttingDown:
         if provider.status == "draining":
             raise
-        return await _submit(await provider.serving_for(serving.model.names[0]), requests)
+        return await _submit(await provider.serving_for(serving.model.names[0]), requests, kind)
 
 
-async def _submit(serving: Serving, requests: Sequence[TextRequest]) -> GenerationStream:
+async def _submit(serving: Serving, requests: Sequence[TextRequest], kind: type[G]) -> G:
     try:
-        return await GenerationStream.submit(serving.engine, serving.model.tokenizer, requests)
+        return await kind.submit(serving.engine, serving.model.tokenizer, requests)
     except NoRoom as refusal:
         if len(requests) == 1:  # else the room may have gone to its own other prompts
             serving.gate.shut(refusal)
