@@ -186,7 +186,7 @@ class AsyncEngine:
     @property
     def num_requests(self) -> int:
         """Waiting and running."""
-        return len(self._sinks)
+        return self._scheduler.num_running + self._scheduler.num_waiting
 
     @property
     def is_held(self) -> bool:

@@ -26,7 +26,7 @@ from service.genai import OPERATIONS
 from service.hosts import HostPolicy
 from service.http_errors import BadFraming, HeadersTooLarge, UriTooLong
 from service.key_store import KeyStore
-from service.overload_gate import Gate
+from service.overload_gate import Gate, RefusedUnread
 
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 32 * 1024
@@ -72,6 +72,8 @@ class RequestContext:
             reply = _ReplyHeaders(send, request_id, is_head=method == "HEAD")
             try:
                 await self._admit(scope, receive, reply)
+            except RefusedUnread as error:
+                await _send_error(reply, error, {})
             except QuireError as error:
                 _log.info("request_refused", path=clip(scope["path"]), status=error.status, code=error.code)
                 await _send_error(reply, error, _headers_of(error, scope))

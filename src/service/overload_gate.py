@@ -10,10 +10,21 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
 from contracts.errors import NoRoom
 
+TELL_EVERY_S = 1.0
+"""Between two lines in the log, while requests are refused."""
 HOLD_S = 0.05
 """How long one answer of the engine stands for all: about as long as its batch needs for a few tokens."""
+
+
+_log = structlog.get_logger("service.requests")
+
+
+class RefusedUnread(NoRoom):
+    """The same, said at the door: the log counts these instead of naming each."""
 
 
 class Gate(Protocol):
@@ -39,6 +50,8 @@ class OverloadGate:
         self.num_refused = 0
         """Requests that never reached the engine."""
         self._num_told = 0
+        self._told_s = -TELL_EVERY_S
+        self._num_logged = 0
 
     def shut(self, refusal: NoRoom) -> None:
         """The engine has just refused a request for which any other would have been refused as well."""
@@ -53,10 +66,14 @@ class OverloadGate:
 
     def check(self) -> None:
         """Raise NoRoom while the gate is shut."""
-        if self._refusal is None or self._clock() >= self._open_from_s:
+        now_s = self._clock()
+        if self._refusal is None or now_s >= self._open_from_s:
             return
         self.num_refused += 1
-        raise NoRoom(self._refusal.message, retry_after_s=self._refusal.retry_after_s)
+        if now_s - self._told_s >= TELL_EVERY_S:
+            _log.warning("requests_refused_unread", num_requests=self.num_refused - self._num_logged)
+            self._told_s, self._num_logged = now_s, self.num_refused
+        raise RefusedUnread(self._refusal.message, retry_after_s=self._refusal.retry_after_s)
 
 
 class FrontGate:
