@@ -39,7 +39,7 @@ async def load(server: FakeServer, level: Level, **target_fields: object) -> lis
         start_at_s=time.monotonic(),
         timeout_s=5.0,
     )
-    return await run_share(share)
+    return (await run_share(share)).records
 
 
 async def test_closed_loop_runs_every_request_once(server: FakeServer) -> None:
@@ -116,14 +116,14 @@ async def test_silent_server_is_given_up(server: FakeServer) -> None:
     """After the time limit, with its value in the message."""
     target = Target(name="fake", base_url=await server.start(), model="silent")
     share = Share(target=target, spec=SPEC, level=Level(num_requests=1), label="test", start_at_s=0.0, timeout_s=0.05)
-    assert [record.error for record in await run_share(share)] == ["no complete reply within 0.05 s"]
+    assert [record.error for record in (await run_share(share)).records] == ["no complete reply within 0.05 s"]
 
 
 async def test_missing_server_fails_each_request() -> None:
     """Rather than the whole run."""
     target = Target(name="none", base_url="http://127.0.0.1:1/v1", model="m")
     share = Share(target=target, spec=SPEC, level=Level(num_requests=2), label="test", start_at_s=0.0, timeout_s=1.0)
-    errors = [record.error for record in await run_share(share)]
+    errors = [record.error for record in (await run_share(share)).records]
     assert len(errors) == 2
     assert all(error is not None and "127.0.0.1" in error for error in errors)
 
@@ -160,7 +160,7 @@ async def test_connection_closed_while_idle_is_replaced(server: FakeServer) -> N
     port = proxy.sockets[0].getsockname()[1]
     target = Target(name="proxy", base_url=f"http://127.0.0.1:{port}/v1", model="fake")
     share = Share(target=target, spec=SPEC, level=Level(num_requests=5), label="t", start_at_s=0.0, timeout_s=5.0)
-    assert [record.error for record in await run_share(share)] == [None] * 5
+    assert [record.error for record in (await run_share(share)).records] == [None] * 5
     proxy.close()
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import uvloop
 
 from service.bench.records import LoadedRound
@@ -23,8 +24,8 @@ def run_share_blocking(share: Share) -> LoadedRound:
     """Run one share on an event loop of its own; the entry of a loader process."""
     started_cpu_s = time.process_time()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        records = runner.run(run_share(share))
-    return LoadedRound(records=records, cpu_s=time.process_time() - started_cpu_s)
+        loaded = runner.run(run_share(share))
+    return msgspec.structs.replace(loaded, cpu_s=time.process_time() - started_cpu_s)
 
 
 class Loader:
@@ -69,4 +70,6 @@ class Loader:
         rounds = list(mapped(run_share_blocking, shares))
         records = [record for one_round in rounds for record in one_round.records]
         records.sort(key=lambda record: record.index)
-        return LoadedRound(records=records, cpu_s=sum(one_round.cpu_s for one_round in rounds))
+        health_s = [latency_s for one_round in rounds for latency_s in one_round.health_s]
+        cpu_s = sum(one_round.cpu_s for one_round in rounds)
+        return LoadedRound(records=records, health_s=health_s, cpu_s=cpu_s)

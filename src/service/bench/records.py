@@ -56,5 +56,7 @@ class LoadedRound(msgspec.Struct, frozen=True, kw_only=True):
     """One level run once on one server."""
 
     records: list[RequestRecord]
+    health_s: list[float] = []
+    """Latencies of GET /health meanwhile; empty where the server has none."""
     cpu_s: float = 0.0
     """Processor time that the loader itself took; near its wall time, the loader was the bottleneck."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from service.bench.metrics import LatencySummary, LevelSummary
 from service.bench.session import LevelResult, Session
 
-HEADINGS = ("load", "server", "requests", "tok/s", "req/s", "TTFT ms", "ITL ms", "TPOT ms", "e2e ms")
+HEADINGS = ("load", "server", "requests", "tok/s", "req/s", "TTFT ms", "ITL ms", "TPOT ms", "e2e ms", "/health ms")
 CAPTION = "tok/s: output tokens from first send to last byte. Latencies: p50 / p99."
 MIN_WIDTH = 140
 BUSY_FRACTION = 0.5
@@ -72,7 +72,7 @@ def format_cells(result: LevelResult, *, has_goodput: bool, has_ratio: bool) -> 
         str(summary.num_requests),
         f"{summary.output_tokens_per_s:,.1f}",
         f"{summary.requests_per_s:,.2f}",
-        *(format_latency(latency) for latency in (summary.ttft, summary.itl, summary.tpot, summary.e2e)),
+        *(format_latency(latency) for latency in (summary.ttft, summary.itl, summary.tpot, summary.e2e, result.health)),
     ]
     if has_goodput:
         cells.append("-" if summary.goodput_requests_per_s is None else f"{summary.goodput_requests_per_s:,.2f}")

@@ -6,6 +6,7 @@ Owns the order in which requests start; knows nothing of statistics or of other 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -13,7 +14,8 @@ import msgspec
 
 from service.bench.client import send_stream
 from service.bench.connection import ConnectionPool, encode_request, parse_base_url
-from service.bench.records import RequestRecord
+from service.bench.health_probe import HealthProbe
+from service.bench.records import LoadedRound, RequestRecord
 from service.bench.workload import Target, WorkloadSpec, draw_arrivals_s, encode_body, plan_request
 
 
@@ -65,13 +67,19 @@ class ShareRunner:
         self._pool = ConnectionPool(parse_base_url(share.target.base_url))
         self._path = "/chat/completions" if share.target.endpoint == "chat" else "/completions"
         self._indexes = self._iterate_indexes()
+        self._health = HealthProbe(share.target.base_url, share.target.api_key) if share.first == 0 else None
         self.records: list[RequestRecord] = []
+
+    @property
+    def health_s(self) -> list[float]:
+        """Latencies of GET /health meanwhile, where this process asked."""
+        return [] if self._health is None else self._health.latencies_s
 
     async def run(self) -> list[RequestRecord]:
         """Wait for the common start, run every request and return the records in order of start."""
         share = self._share
         await asyncio.sleep(max(0.0, share.start_at_s - time.monotonic()))
-        async with asyncio.TaskGroup() as group:
+        async with self._health or contextlib.nullcontext(), asyncio.TaskGroup() as group:
             if share.level.rate_per_s is None:
                 for _ in range(share.num_clients):
                     group.create_task(self._run_client())
@@ -121,6 +129,7 @@ class ShareRunner:
         await send_stream(self._pool, request, record, share.timeout_s)
 
 
-async def run_share(share: Share) -> list[RequestRecord]:
-    """Run one share on the running event loop."""
-    return await ShareRunner(share).run()
+async def run_share(share: Share) -> LoadedRound:
+    """Run one share on the running event loop; the processor time is for the caller to add."""
+    runner = ShareRunner(share)
+    return LoadedRound(records=await runner.run(), health_s=runner.health_s)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from service.bench.metrics import LevelSummary, Ratio, Slo, pair_ratio, summarize
+from service.bench.metrics import LatencySummary, LevelSummary, Ratio, Slo, pair_ratio, summarize, summarize_latency
 from service.bench.records import LoadedRound
 from service.bench.runner import Level
 from service.bench.workload import Target, WorkloadSpec
@@ -40,6 +40,8 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     summary: LevelSummary
     """Over all rounds."""
     rounds: list[LevelSummary]
+    health: LatencySummary | None = None
+    """Of GET /health while the level ran, over all rounds."""
     loader_cpu_s: float
     """Processor time of the loader over all rounds, all its processes together."""
     speed_of_first_over_this: Ratio | None = None
@@ -90,6 +92,9 @@ def _judge(session: Session, level: Level, rounds: dict[str, list[LoadedRound]])
             target=target.name,
             summary=summarize(records, session.slo),
             rounds=summaries,
+            health=summarize_latency(
+                latency_s for one_round in rounds[target.name] for latency_s in one_round.health_s
+            ),
             loader_cpu_s=sum(one_round.cpu_s for one_round in rounds[target.name]),
             speed_of_first_over_this=pair_ratio(first_speeds, speeds) if position else None,
         )
