@@ -9,6 +9,7 @@ enough HTTP for the loader; it is no example of a server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import click
 import msgspec
@@ -44,6 +45,7 @@ class FakeServer:
 
     def __init__(self, events_per_send: int = 1) -> None:
         self._events_per_send = events_per_send
+        self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.requests: list[Wanted] = []
 
@@ -58,11 +60,23 @@ class FakeServer:
             await self._server.serve_forever()
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, and end the connections."""
         if self._server is not None:
             self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.sleep(0)  # a transport closes its socket in the next turn of the loop
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+        with contextlib.suppress(asyncio.CancelledError):  # its end is the end of the task
+            await self._converse(reader, writer)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
