@@ -53,7 +53,6 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: Engine
     model: ServedModel
-    limits: Limits
     settings: ServerSettings
     gate: OverloadGate
     created: int
@@ -66,6 +65,11 @@ class ModelProvider(Protocol):
     @property
     def settings(self) -> ServerSettings:
         """Of the HTTP side."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """Of every request, as the operator has set them."""
         ...
 
     @property
@@ -170,6 +174,11 @@ class EngineProvider:
         self._serving: Serving | None = None
         self._failure: StartupError | None = None
         self.gate = OverloadGate()
+
+    @property
+    def limits(self) -> Limits:
+        """Of every request, as the operator has set them."""
+        return operator_limits(self._settings)
 
     @property
     def catalog(self) -> ModelCatalog:
@@ -306,9 +315,12 @@ class EngineProvider:
 
 def make_serving(engine: Engine, model: ServedModel, settings: Settings, gate: OverloadGate) -> Serving:
     """Put together what a request needs, now that the model is ready."""
-    server = settings.server
-    limits = Limits(request_timeout_s=server.request_timeout_s, default_seed=settings.engine.seed)
-    return Serving(engine=engine, model=model, limits=limits, settings=server, gate=gate, created=int(time.time()))
+    return Serving(engine=engine, model=model, settings=settings.server, gate=gate, created=int(time.time()))
+
+
+def operator_limits(settings: Settings) -> Limits:
+    """What the settings say for all requests."""
+    return Limits(request_timeout_s=settings.server.request_timeout_s, default_seed=settings.engine.seed)
 
 
 def has_memory(serving: Serving) -> bool:

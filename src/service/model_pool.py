@@ -31,8 +31,10 @@ from service.engine_provider import (
     has_memory,
     load_served_model,
     make_serving,
+    operator_limits,
 )
 from service.overload_gate import FrontGate, OverloadGate
+from service.translate import Limits
 
 TOUCH_EVERY_S = 1.0
 """Between two words to the supervisor that a loaded model is in use."""
@@ -93,6 +95,11 @@ class ModelPool:
     def settings(self) -> ServerSettings:
         """Of the HTTP side."""
         return self._settings.server
+
+    @property
+    def limits(self) -> Limits:
+        """Of every request, as the operator has set them."""
+        return operator_limits(self._settings)
 
     @property
     def status(self) -> Status:

@@ -28,7 +28,7 @@ TAGS = {"service.version": "1"}
 @pytest.fixture(scope="module")
 def trace() -> RequestTrace:
     """From 50 s for 3.3 s: queue 2 s, prefill 200 and 100 ms, decode 1 s."""
-    return make_trace(TRACE, [record()], Viewpoint(offset_ns=0, is_all_shown=True))
+    return make_trace(TRACE, [record(model="m")], Viewpoint(offset_ns=0, is_all_shown=True))
 
 
 @pytest.mark.parametrize(

@@ -165,8 +165,8 @@ class TestRoutes:
         )
         one = msgspec.json.decode((await client.get("/v1/requests/req_1")).content, type=Explanation)
         (first,) = listed.data
-        assert explain(record(), one.submitted - 50.0) == one
-        assert explain(record(), first.submitted - 50.0) == first
+        assert explain(record(model="fake/model"), one.submitted - 50.0) == one
+        assert explain(record(model="fake/model"), first.submitted - 50.0) == first
         assert first.submitted == pytest.approx(one.submitted, abs=0.1)  # each looks at the clock
         assert [(query.is_slowest_first, query.limit, query.any_id) for query in engine.queries] == [
             (True, 5, None),

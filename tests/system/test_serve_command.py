@@ -44,7 +44,7 @@ def test_panel_shows_what_is_served(server: QuireProcess) -> None:
 def test_models_line_of_the_panel_works(server: QuireProcess) -> None:
     models = panel_requests(server)[0]
     reply: Any = httpx.get(models[-1]).raise_for_status().json()
-    assert [card["id"] for card in reply["data"]] == ["tiny"]
+    assert [card["id"] for card in reply["data"]] == ["tiny", "quire-pico"]
 
 
 def test_chat_line_of_the_panel_works(server: QuireProcess) -> None:

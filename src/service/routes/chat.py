@@ -49,10 +49,10 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a conversation."""
     provider: ModelProvider = request.app.state["provider"]
     provider.check_started()
+    limits = limits_of(request, provider.limits)
     received = await _DECODER.receive(request, provider.settings)
     body = received.body
     serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
-    limits = limits_of(request, serving.limits)
     head = new_head("chatcmpl-", serving.model.info)
     text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
     options = body.stream_options

@@ -38,10 +38,10 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Continue one or several texts."""
     provider: ModelProvider = request.app.state["provider"]
     provider.check_started()
+    limits = limits_of(request, provider.limits)
     received = await _DECODER.receive(request, provider.settings)
     body = received.body
     serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
-    limits = limits_of(request, serving.limits)
     head = new_head("cmpl-", serving.model.info)
     text_requests = await in_background(received.num_bytes, translate_completion, body, serving.model, head.id, limits)
     num_samples = body.n or 1
