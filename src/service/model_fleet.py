@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from contracts.engine import EngineInfo
-from contracts.errors import NotEnoughMemory, StartupError
+from contracts.errors import ModelNotUsable, NotEnoughMemory, StartupError
 from contracts.frames import Alive, Drain, EngineReady, Failed, LaunchEngine, Progress, SupervisorBound
 from contracts.model_catalog import ModelCatalog, ModelProfile
 from contracts.model_state import ModelPhase, ModelState, ModelTable
@@ -327,8 +327,9 @@ class ModelFleet:
         """The model of the start was loaded without asking what it needs; from the second one on it counts."""
         berth = self._berths[self._launch_alias]
         if berth.keeper is not None and berth.state.memory_bytes is None:
-            need = await asyncio.to_thread(self._estimate, berth.profile)
-            self._put(berth, memory_bytes=None if need is None else need.total_bytes)
+            with contextlib.suppress(ModelNotUsable):  # it runs, whatever its files look like by now
+                need = await asyncio.to_thread(self._estimate, berth.profile)
+                self._put(berth, memory_bytes=None if need is None else need.total_bytes)
 
     def _tenancy(self, berth: _Berth) -> Tenancy:
         return Tenancy(
