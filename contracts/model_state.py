@@ -33,7 +33,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     fraction: float | None = None
     """Of the stage, 0 to 1, where that is known."""
     error: str = ""
-    """Why it failed: cause, numbers, remedy."""
+    """Why it failed, or was not loaded to the end: cause, numbers, remedy."""
     socket_path: str = ""
     """Of its engine; another one after each load."""
     memory_bytes: int | None = None
@@ -47,6 +47,8 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True):
 
     default_alias: str
     models: tuple[ModelState, ...]
+    has_started: bool = False
+    """The model that the server starts with was ready once; from then on any of them may be unloaded."""
 
     def get(self, alias: str) -> ModelState:
         """The state of a declared model; KeyError for any other name."""

@@ -84,7 +84,9 @@ class EngineServer:
         await asyncio.gather(self._beating, return_exceptions=True)
         self._server.close()
         workers = list(self._workers)
+        farewell = encode_frame(Beat(self._engine.stats()))  # an engine that was drained says so: it has not died
         for worker in workers:
+            worker.write(farewell)
             worker.close()
         if workers:
             await asyncio.wait([worker.lost for worker in workers], timeout=FLUSH_S)

@@ -36,24 +36,32 @@ class ChildProcess:
         self._started_s = line.heard_s
 
     @classmethod
-    async def start(cls, name: str, module: str, launch: ChildBound, on_message: OnMessage) -> ChildProcess:
+    async def start(
+        cls, name: str, module: str, make_launch: Callable[[], ChildBound], on_message: OnMessage
+    ) -> ChildProcess:
         """Run `python -m module` with our line to it as its only inherited file beside the standard streams.
 
-        In a session of its own: Ctrl-C in the terminal reaches the supervisor alone.
+        In a session of its own: Ctrl-C in the terminal reaches the supervisor alone. The first message is made when
+        it is sent, so that nothing which changes while the process is made is missing from it. Raises OSError where
+        no process can be made.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", module, str(theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                env={name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", module, str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    env={name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
+                )
+            except BaseException:
+                ours.close()
+                raise
         loop = asyncio.get_running_loop()
         transport, line = await loop.create_unix_connection(lambda: _Line(process, on_message), sock=ours)
-        transport.write(encode_frame(launch))
+        transport.write(encode_frame(make_launch()))
         return cls(name, process, line)
 
     @property

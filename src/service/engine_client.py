@@ -48,6 +48,7 @@ MAX_ENGINES_LOST = 2
 """A request that was under way when so many engines died is never sent again: it may be what kills them."""
 DEAD_RETRY_AFTER_S = 5.0
 
+LEFT = "the engine was drained and takes no new requests"
 LOST = "The engine stopped; it is being restarted. Send the request again."
 POISON = "The engine stopped twice while it had this request; it is not tried again."
 
@@ -120,10 +121,17 @@ class EngineClient:
             raise EngineDead("The engine has not answered yet.", retry_after_s=DEAD_RETRY_AFTER_S)
         return self._info
 
+    @property
+    def _has_left(self) -> bool:
+        """The engine was drained on purpose and is gone: nobody starts it again at this place."""
+        return self._transport is None and self._stats is not None and self._stats.is_draining
+
     async def submit(self, request: GenerationRequest) -> DeltaStream:
         """Admit a request or raise: ContextLengthExceeded, InvalidValue, QueueFull, ShuttingDown, EngineDead."""
         if self._is_draining:
             raise ShuttingDown("the server is shutting down and takes no new requests", retry_after_s=5.0)
+        if self._has_left:
+            raise ShuttingDown(LEFT, retry_after_s=DEAD_RETRY_AFTER_S)
         if self._transport is None:
             raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S)
         if request.request_id in self._open:
@@ -267,6 +275,8 @@ class EngineClient:
             entry.num_engines_lost += 1
             if entry.is_aborted:
                 self._abandon(request_id)
+            elif self._has_left and not entry.admission.done():
+                self._fail(request_id, ShuttingDown(LEFT, retry_after_s=DEAD_RETRY_AFTER_S))
             elif entry.num_engines_lost >= MAX_ENGINES_LOST:
                 self._fail(request_id, EngineError(POISON))
             elif entry.has_begun:

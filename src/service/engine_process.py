@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from contracts.engine import Engine
 from contracts.errors import ModelNotUsable, StartupError
 from contracts.frames import ChildBound, Drain, EngineReady, ErrorReport, Failed, LaunchEngine, Progress
 from contracts.settings import ServerSettings
@@ -51,17 +52,33 @@ def main(arguments: list[str]) -> None:
     leave_now(exit_codes[0])
 
 
+class DrainOrders:
+    """The first ends the serving; a later one may hurry it, never slow it down. Owner: an engine's event loop."""
+
+    def __init__(self) -> None:
+        self.first: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
+        self.engine: Engine | None = None
+        """Set once it serves; before, the supervisor ends a process instead of draining it."""
+        self._later: set[asyncio.Task[None]] = set()
+
+    def take(self, message: ChildBound) -> None:
+        """What the supervisor says."""
+        if not isinstance(message, Drain):
+            return
+        if not self.first.done():
+            self.first.set_result(message)
+        elif self.engine is not None:
+            self._later.add(asyncio.create_task(self.engine.drain(message.timeout_s)))
+
+
 async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
-    drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
+    orders = DrainOrders()
+    drain = orders.first
     startup = StartupLog(launch.launched_s)
     startup.begin(IMPORTING)
     socket_path = Path(launch.socket_path)
 
-    def handle(message: ChildBound) -> None:
-        if isinstance(message, Drain) and not drain.done():
-            drain.set_result(message)
-
-    channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(socket_path.parent))
+    channel.listen(asyncio.get_running_loop(), orders.take, lambda: remove_private_directory(socket_path.parent))
     try:
         with without_garbage_collection():
             from batching.async_engine import AsyncEngine
@@ -86,6 +103,7 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
         channel.send(Failed(ErrorReport.of(failure)))
         return failure.exit_code
     server = EngineServer(engine, socket_path)
+    orders.engine = engine
     await server.start()
     watchdog = Watchdog(engine.timer, launch.settings.engine.step_timeout_s)
     watchdog.start()

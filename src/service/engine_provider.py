@@ -98,6 +98,11 @@ class ModelProvider(Protocol):
         ...
 
     @property
+    def is_started(self) -> bool:
+        """Requests are served, or were: there is something to drain."""
+        ...
+
+    @property
     def is_loaded(self) -> bool:
         """`serving` can be read."""
         ...
@@ -119,8 +124,11 @@ class ModelProvider(Protocol):
         """The model of this name (None: the default) if it is loaded; ModelNotFound where nobody has declared it."""
         ...
 
-    async def serving_for(self, name: str | None) -> Serving:
-        """The same, loading it first where needed. Raises ModelNotFound, Starting, ShuttingDown, ModelLoadFailed."""
+    async def serving_for(self, name: str | None, *, after: Serving | None = None) -> Serving:
+        """The same, loading it first where needed; where `after` was drained, the one in its place, if any.
+
+        Raises ModelNotFound, Starting, ShuttingDown, ModelLoadFailed.
+        """
         ...
 
     def changes(self, alias: str) -> AsyncIterator[ModelState]:
@@ -223,6 +231,11 @@ class EngineProvider:
         self._is_draining = True
 
     @property
+    def is_started(self) -> bool:
+        """The model was loaded."""
+        return self._serving is not None
+
+    @property
     def is_loaded(self) -> bool:
         """`serving` can be read."""
         return self._serving is not None
@@ -251,8 +264,8 @@ class EngineProvider:
             self.catalog.find(name)
         return serving
 
-    async def serving_for(self, name: str | None) -> Serving:
-        """The same."""
+    async def serving_for(self, name: str | None, *, after: Serving | None = None) -> Serving:
+        """The same, whatever it is after: there is no other."""
         self.served(name)
         return self.serving
 

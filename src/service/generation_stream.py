@@ -201,7 +201,7 @@ class GenerationStream:
         if delta.finish_reason is FinishReason.ABORT and self._followed is not None:
             return RequestCancelled("The request was ended when its client left, or because the server stopped.")
         if delta.finish_reason is FinishReason.ABORT:
-            return ShuttingDown("The server is stopping and ended this request; send it again.")
+            return ShuttingDown("The server is stopping, or unloads the model, and ended this request; send it again.")
         _log.error("generation_failed", reason=delta.error, sample_index=delta.sample_index)
         if delta.finish_reason is FinishReason.LOST:
             return EngineDead("The engine stopped under this request; send it again.", retry_after_s=LOST_RETRY_AFTER_S)

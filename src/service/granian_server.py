@@ -93,7 +93,7 @@ class GranianServer:
     async def _drain(self, server: Server, serving: asyncio.Future[None]) -> None:
         """Not ready; after the delay refuse new requests, let running ones end within the time, end the rest."""
         provider: ModelProvider = self._app.state.provider
-        if provider.is_loaded:
+        if provider.is_started:
             log.info("server_draining", delay_s=self._order.delay_s, timeout_s=self._order.timeout_s)
             provider.begin_drain()
             await asyncio.sleep(self._order.delay_s)
@@ -114,6 +114,6 @@ class GranianServer:
         provider: ModelProvider = self._app.state.provider
         if self._stop_requested.is_set():
             leave_now(128 + signum)
-        if not provider.is_loaded:
+        if not provider.is_started:
             leave_now(0)
         self.stop()

@@ -129,8 +129,10 @@ def _vllm(info: EngineInfo, stats: EngineStats) -> Iterator[Metric]:
         gauge = GaugeMetricFamily(f"vllm:{name}", "As vLLM names it.", labels=labels)
         gauge.add_metric(model, value)
         yield gauge
-    config = GaugeMetricFamily("vllm:cache_config_info", "As vLLM names it.", labels=["block_size", "num_gpu_blocks"])
-    config.add_metric([str(info.block_size), str(info.num_blocks)], 1.0)
+    config = GaugeMetricFamily(
+        "vllm:cache_config_info", "As vLLM names it.", labels=["block_size", "num_gpu_blocks", *labels]
+    )
+    config.add_metric([str(info.block_size), str(info.num_blocks), *model], 1.0)
     yield config
     for name, value in (
         ("num_preemptions", stats.num_preemptions),

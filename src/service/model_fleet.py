@@ -6,6 +6,7 @@ Owner: the supervisor's event loop. Knows no workers: whoever owns the fleet is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import msgspec
 import structlog
 
 from contracts.engine import EngineInfo
-from contracts.errors import NotEnoughMemory, StartupError
+from contracts.errors import ModelNotUsable, NotEnoughMemory, StartupError
 from contracts.frames import Alive, Drain, EngineReady, Failed, LaunchEngine, Progress, SupervisorBound
 from contracts.model_catalog import ModelCatalog, ModelProfile
 from contracts.model_state import ModelPhase, ModelState, ModelTable
@@ -31,6 +32,12 @@ RETRY_FAILED_S = 10.0
 """After a failed load, until a request makes the server try again; an order does so at once."""
 REPORT_EVERY_S = 0.2
 """Between two reports of a fraction within one stage."""
+SETTLE_S, STAY_S = 5.0, 0.5
+"""A model that is ready is not drained for another one before it was in use for STAY_S, or was not used for SETTLE_S:
+else two models that take turns would each go before the requests that waited for it are served."""
+ROOM_POLL_S = 0.05
+"""How often a load looks again while all that could go for it must stay."""
+CALLED_OFF = "It was unloaded while it was being loaded. The next request loads it."
 
 log = structlog.get_logger("service.models")
 
@@ -63,6 +70,17 @@ class _Berth:
         self.last_used_s = 0.0
         self.changed_s = 0.0
         """When its state was last replaced."""
+        self.stays_until_s = 0.0
+        """Not drained for another model before."""
+
+    @property
+    def is_starting(self) -> bool:
+        """Its engine is on its way for the first time."""
+        return self.keeper is not None and self.state.phase is ModelPhase.LOADING
+
+    def note_use(self) -> None:
+        """A request has reached it."""
+        self.stays_until_s = min(self.stays_until_s, time.monotonic() + STAY_S)
 
 
 class ModelFleet:
@@ -80,6 +98,7 @@ class ModelFleet:
         self._num_engines = 0
         self._deciding = asyncio.Lock()
         self._budget: asyncio.Task[int] | None = None
+        self._has_started = False
         self._is_closed = False
         self.engine_module = "service.engine_process"
 
@@ -87,7 +106,7 @@ class ModelFleet:
     def table(self) -> ModelTable:
         """Every model as it is now."""
         states = tuple(berth.state for berth in self._berths.values())
-        return ModelTable(default_alias=self._default_alias, models=states)
+        return ModelTable(default_alias=self._default_alias, models=states, has_started=self._has_started)
 
     @property
     def keepers(self) -> list[ProcessKeeper]:
@@ -98,14 +117,6 @@ class ModelFleet:
     def running(self) -> list[asyncio.Task[None]]:
         """What ends when the engines have ended."""
         return [berth.running for berth in self._berths.values() if berth.running is not None]
-
-    @property
-    def launch_keeper(self) -> ProcessKeeper:
-        """Of the model that the server starts with; only after `launch`."""
-        keeper = self._berths[self._launch_alias].keeper
-        if keeper is None:
-            raise RuntimeError("the fleet was not launched")
-        return keeper
 
     def launch(self) -> None:
         """Start the engine of the default model; its end, or failure, is the server's."""
@@ -120,6 +131,8 @@ class ModelFleet:
             return
         now_s = berth.last_used_s = time.monotonic()
         phase = berth.state.phase
+        if phase is ModelPhase.READY:
+            berth.note_use()
         is_wanted = phase in (ModelPhase.UNLOADED, ModelPhase.DRAINING) or (
             phase is ModelPhase.FAILED and now_s - berth.changed_s > RETRY_FAILED_S
         )
@@ -134,18 +147,29 @@ class ModelFleet:
             return
         if self._is_closed:
             raise StartupError("The server is stopping and loads nothing any more.")
-        if berth.loading is None and berth.state.phase is not ModelPhase.LOADING:
+        if berth.loading is None and not berth.is_starting:
             self._begin_loading(berth)
-        if berth.loading is not None:
-            await asyncio.shield(berth.loading)
-        elif berth.ready is not None:
-            await asyncio.shield(berth.ready)
+        loading = berth.loading or berth.ready
+        if loading is None:
+            raise StartupError(CALLED_OFF)
+        await asyncio.wait({loading})  # whoever leaves does not take the load with him
+        error = StartupError(CALLED_OFF) if loading.cancelled() else loading.exception()
+        if error is not None:
+            raise _as_startup_error(error)
 
     async def unload(self, alias: str, timeout_s: float = NO_LIMIT_S) -> None:
-        """Let what runs on the model end, at most so long, and free its memory. KeyError: unknown."""
+        """Let what runs on the model end, at most so long, and free its memory; a load is called off.
+
+        A second one may shorten the time of the first. KeyError: unknown.
+        """
         berth = self._berths[alias]
-        if berth.loading is not None:
-            await asyncio.gather(berth.loading, return_exceptions=True)
+        if berth.loading is not None and not berth.is_starting:
+            berth.loading.cancel()
+            await asyncio.wait({berth.loading})
+            if berth.keeper is None:
+                self._put(berth, phase=ModelPhase.UNLOADED, stage="", fraction=None, error=CALLED_OFF)
+        elif berth.state.phase is ModelPhase.FAILED:
+            self._put(berth, phase=ModelPhase.UNLOADED, error="")
         await self._drain(berth, timeout_s)
 
     def close(self) -> None:
@@ -168,23 +192,24 @@ class ModelFleet:
         berth.loading.add_done_callback(lambda task: self._note_loaded(berth, task))
 
     def _note_loaded(self, berth: _Berth, task: asyncio.Task[None]) -> None:
+        """Whatever went wrong is told: requests wait for this model."""
         berth.loading = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("model_load_failed", model=berth.profile.alias, reason=str(error))
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        failure = _as_startup_error(error)
+        log.error("model_load_failed", model=berth.profile.alias, reason=failure.message)
+        if berth.state.phase is ModelPhase.LOADING and berth.keeper is None:
+            self._put(berth, phase=ModelPhase.FAILED, stage="", fraction=None, error=failure.message)
 
     async def _load(self, berth: _Berth) -> None:
-        try:
-            async with self._deciding:
-                if berth.state.phase is ModelPhase.DRAINING:
-                    await self._drain(berth, NO_LIMIT_S)
-                self._put(berth, phase=ModelPhase.LOADING, stage="making room", fraction=None, error="")
-                need = await self._make_room(berth)
-                self._start_engine(berth, need)
-        except StartupError as error:
-            self._put(berth, phase=ModelPhase.FAILED, stage="", error=error.message)
-            raise
+        await self._drain(berth, NO_LIMIT_S)  # what is left of the last time
+        self._put(berth, phase=ModelPhase.LOADING, stage="waiting for its turn", fraction=None, error="")
+        async with self._deciding:
+            self._put(berth, stage="making room")
+            self._start_engine(berth, await self._make_room(berth))
         if berth.ready is not None:
-            await berth.ready
+            await asyncio.wait({berth.ready})
+            berth.ready.result()
 
     def _start_engine(self, berth: _Berth, need: MemoryNeed | None) -> None:
         self._num_engines += 1
@@ -222,17 +247,23 @@ class ModelFleet:
         except StartupError as error:
             failure = error
         berth.keeper = None
-        is_launching = berth.profile.alias == self._launch_alias
-        if failure is None:
-            self._put(berth, phase=ModelPhase.UNLOADED, socket_path="", memory_bytes=None, stage="", load_s=None)
-        else:
-            self._put(
-                berth, phase=ModelPhase.FAILED, socket_path="", memory_bytes=None, stage="", error=failure.message
-            )
+        _remove_socket(berth.state.socket_path)
+        is_called_off = failure is None and berth.ready is not None and not berth.ready.done()
+        self._put(
+            berth,
+            phase=ModelPhase.UNLOADED if failure is None else ModelPhase.FAILED,
+            stage="",
+            fraction=None,
+            error=failure.message if failure is not None else CALLED_OFF if is_called_off else "",
+            socket_path="",
+            memory_bytes=None,
+            load_s=None,
+        )
         if berth.ready is not None and not berth.ready.done():
-            berth.ready.set_exception(failure or StartupError("The model was unloaded while it was being loaded."))
+            berth.ready.set_exception(failure or StartupError(CALLED_OFF))
             berth.ready.exception()  # whoever waits has it; nobody need
-        if failure is not None and is_launching and (keeper.has_been_ready or self._num_engines == 1):
+        is_the_server = berth.profile.alias == self._launch_alias == self._default_alias
+        if failure is not None and is_the_server and (keeper.has_been_ready or self._num_engines == 1):
             self._hooks.on_fatal(failure)
 
     def _check_ended(self, task: asyncio.Task[None]) -> None:
@@ -243,7 +274,7 @@ class ModelFleet:
         keeper, running = berth.keeper, berth.running
         if keeper is None or running is None:
             return
-        if berth.state.phase is not ModelPhase.DRAINING:
+        if berth.state.phase is ModelPhase.READY:  # one that is not ready yet has nothing to end
             self._put(berth, phase=ModelPhase.DRAINING, stage="", fraction=None)
             log.info("model_draining", model=berth.profile.alias)
         keeper.drain(Drain(0.0, timeout_s))
@@ -259,23 +290,30 @@ class ModelFleet:
         need = await asyncio.to_thread(self._estimate, berth.profile)
         budget_bytes = await self._budget_bytes()
         await self._account_for_launch()
-        others = [other for other in self._berths.values() if other is not berth and other.keeper is not None]
-        victims = choose_victims(
-            [self._tenancy(other) for other in others],
-            need_bytes=0 if need is None else need.total_bytes,
-            budget_bytes=budget_bytes,
-            max_models=self._settings.catalog.max_loaded_models,
-        )
-        if victims is None:
-            text = "is too large" if need is None else need.explain(budget_bytes)
-            raise NotEnoughMemory(
-                f"The model '{berth.profile.alias}' {text}, even with all others unloaded. Give it a smaller "
-                "kv_cache_memory, or the server a larger --max-loaded-memory."
-            )
-        for alias in victims:
+        for alias in await self._find_victims(berth, need, budget_bytes):
             log.info("model_evicted", model=alias, for_model=berth.profile.alias)
             await self._drain(self._berths[alias], NO_LIMIT_S)
         return need
+
+    async def _find_victims(self, berth: _Berth, need: MemoryNeed | None, budget_bytes: int) -> list[str]:
+        """What goes for a model, as soon as it may; raises NotEnoughMemory where it does not fit even alone."""
+        need_bytes = 0 if need is None else need.total_bytes
+        if need is not None and need_bytes > budget_bytes:
+            raise NotEnoughMemory(
+                f"The model '{berth.profile.alias}' {need.explain(budget_bytes)}, even with all others unloaded. Give "
+                "it a smaller kv_cache_memory, or the server a larger --max-loaded-memory."
+            )
+        while True:
+            others = [other for other in self._berths.values() if other is not berth and other.keeper is not None]
+            victims = choose_victims(
+                [self._tenancy(other) for other in others],
+                need_bytes=need_bytes,
+                budget_bytes=budget_bytes,
+                max_models=self._settings.catalog.max_loaded_models,
+            )
+            if victims is not None:
+                return victims
+            await asyncio.sleep(ROOM_POLL_S)
 
     def _estimate(self, profile: ModelProfile) -> MemoryNeed | None:
         return estimate_memory(profile, self._settings.engine, device_memory(self._settings.engine))
@@ -289,15 +327,16 @@ class ModelFleet:
         """The model of the start was loaded without asking what it needs; from the second one on it counts."""
         berth = self._berths[self._launch_alias]
         if berth.keeper is not None and berth.state.memory_bytes is None:
-            need = await asyncio.to_thread(self._estimate, berth.profile)
-            self._put(berth, memory_bytes=None if need is None else need.total_bytes)
+            with contextlib.suppress(ModelNotUsable):  # it runs, whatever its files look like by now
+                need = await asyncio.to_thread(self._estimate, berth.profile)
+                self._put(berth, memory_bytes=None if need is None else need.total_bytes)
 
     def _tenancy(self, berth: _Berth) -> Tenancy:
         return Tenancy(
             alias=berth.profile.alias,
             memory_bytes=berth.state.memory_bytes or 0,
             is_default=berth.profile.alias == self._default_alias,
-            is_loading=berth.state.phase is ModelPhase.LOADING,
+            must_stay=berth.state.phase is ModelPhase.LOADING or time.monotonic() < berth.stays_until_s,
             is_busy=berth.num_requests > 0,
             last_used_s=berth.last_used_s,
         )
@@ -307,13 +346,17 @@ class ModelFleet:
     def _handle(self, berth: _Berth, keeper: ProcessKeeper, message: SupervisorBound) -> None:
         if isinstance(message, Alive):
             berth.num_requests = message.num_requests
+            if message.num_requests:
+                berth.note_use()
         elif isinstance(message, Progress):
             self._report(berth, keeper, message)
         elif isinstance(message, Failed):
             keeper.note_refusal(message.error.to_error())
         elif isinstance(message, EngineReady):
             keeper.note_ready()
+            self._has_started = True
             if berth.state.phase is ModelPhase.LOADING:
+                berth.stays_until_s = time.monotonic() + SETTLE_S
                 load_s = None if keeper.child is None else round(keeper.child.lived_s, 3)
                 self._put(berth, phase=ModelPhase.READY, stage="", fraction=None, load_s=load_s)
             if berth.ready is not None and not berth.ready.done():
@@ -336,3 +379,16 @@ class ModelFleet:
         berth.state = msgspec.structs.replace(berth.state, **changes)
         berth.changed_s = time.monotonic()
         self._hooks.on_change()
+
+
+def _as_startup_error(error: BaseException) -> StartupError:
+    """What a load ended with, in words for whoever waits for it."""
+    if isinstance(error, StartupError):
+        return error
+    return StartupError(f"The model could not be loaded: {type(error).__name__}: {error}.")
+
+
+def _remove_socket(path: str) -> None:
+    """An engine that was killed leaves it behind."""
+    with contextlib.suppress(OSError):
+        Path(path).unlink(missing_ok=True)

@@ -9,13 +9,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from contracts.errors import EngineDead, ModelLoadFailed, QuireError, ShuttingDown, StartupError
-from contracts.frames import ErrorReport, ModelOrder, SupervisorBound, UseModel
+from contracts.errors import EngineDead, ModelLoadFailed, ModelNotUsable, QuireError, ShuttingDown, StartupError
+from contracts.frames import SupervisorBound, UseModel
 from contracts.model_catalog import ModelCatalog
 from contracts.model_state import ModelPhase, ModelState, ModelTable
 from contracts.settings import ServerSettings, Settings
@@ -26,13 +27,13 @@ from service.engine_provider import (
     OrderVerb,
     Serving,
     Starting,
-    StartupHooks,
     Status,
     has_memory,
     load_served_model,
     make_serving,
     operator_limits,
 )
+from service.model_orders import ModelOrders
 from service.overload_gate import FrontGate, OverloadGate
 from service.translate import Limits
 
@@ -40,9 +41,19 @@ TOUCH_EVERY_S = 1.0
 """Between two words to the supervisor that a loaded model is in use."""
 LEAVE_S = 30 * 86400.0
 """How long what runs on a model that drains may go on; the supervisor bounds it where it wants to."""
-FAILED_RETRY_AFTER_S = 10.0
+FAILED_RETRY_AFTER_S = 11.0
+"""After a failed load, until a request waits for another try; a little more than the supervisor wants there to be."""
 
 _log = structlog.get_logger("service.models")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolHooks:
+    """What whoever owns a pool is told: one of these, once, in the event loop's thread."""
+
+    on_started: Callable[[], None] = lambda: None
+    """Requests are served: the default model is there, or was before this worker."""
+    on_failure: Callable[[StartupError], None] = lambda error: None
 
 
 class _Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +73,7 @@ class ModelPool:
         catalog: ModelCatalog,
         table: ModelTable,
         send: Callable[[SupervisorBound], None],
-        hooks: StartupHooks,
+        hooks: PoolHooks,
     ) -> None:
         self.catalog = catalog
         self._settings = settings
@@ -72,12 +83,15 @@ class ModelPool:
         self._served: dict[str, _Served] = {}
         self._opening: dict[str, tuple[str, asyncio.Task[None]]] = {}
         """Socket path and task, by alias."""
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], EngineClient] = {}
         self._unusable: dict[str, tuple[str, QuireError]] = {}
         """Loaded, but without a tokenizer that this worker can use: socket path and reason."""
+        self._failed_s: dict[str, float] = {}
+        """When this worker learned that a load has failed."""
+        self._asked: dict[str, ModelState] = {}
+        """The state in which a model was last asked for."""
         self._touched_s: dict[str, float] = {}
-        self._orders: dict[int, asyncio.Future[None]] = {}
-        self._num_orders = 0
+        self.orders = ModelOrders(send)
         self._changed = asyncio.Event()
         self._is_started = False
         self._is_draining = False
@@ -88,8 +102,9 @@ class ModelPool:
 
     @property
     def table(self) -> ModelTable:
-        """Every declared model as it is now."""
-        return self._table
+        """Every declared model as it is now; one that this worker cannot use counts as failed."""
+        models = tuple(self._seen(state) for state in self._table.models)
+        return msgspec.structs.replace(self._table, models=models)
 
     @property
     def settings(self) -> ServerSettings:
@@ -113,7 +128,7 @@ class ModelPool:
         served = self._served.get(self._table.default_alias)
         if served is not None:
             return "ok" if served.client.stats().is_alive else "restarting"
-        state = self._table.get(self._table.default_alias)
+        state = self._seen(self._table.get(self._table.default_alias))
         return "restarting" if state.phase is ModelPhase.FAILED else "ok"  # a request for it loads it
 
     @property
@@ -121,6 +136,11 @@ class ModelPool:
         """New requests will be served: nothing is amiss, and memory suffices."""
         served = self._served.get(self._table.default_alias)
         return self.status == "ok" and (served is None or has_memory(served.serving))
+
+    @property
+    def is_started(self) -> bool:
+        """Requests are served, whichever models are loaded now."""
+        return self._is_started
 
     @property
     def is_loaded(self) -> bool:
@@ -150,25 +170,29 @@ class ModelPool:
 
     def served(self, name: str | None) -> Serving | None:
         """The model of this name (None: the default) if it is loaded; ModelNotFound where nobody has declared it."""
-        alias = self.catalog.find(name or self._table.default_alias).alias
+        alias = self._find(name)
         served = self._served.get(alias)
         if served is None:
             return None
         self._touch(alias)
         return served.serving
 
-    async def serving_for(self, name: str | None) -> Serving:
-        """The same, loading it first where needed. Raises ModelNotFound, Starting, ShuttingDown, ModelLoadFailed."""
-        alias = self.catalog.find(name or self._table.default_alias).alias
-        while (served := self._served.get(alias)) is None:
+    async def serving_for(self, name: str | None, *, after: Serving | None = None) -> Serving:
+        """The same, loading it first where needed; `after` is one that has been drained and is not given again.
+
+        Raises ModelNotFound, Starting, ShuttingDown, ModelLoadFailed.
+        """
+        alias = self._find(name)
+        was_loading = False
+        while (served := self._served.get(alias)) is None or served.serving is after:
             self.check_started()
-            if self._is_draining:
-                raise ShuttingDown("the server is shutting down and loads no models", retry_after_s=5.0)
+            self._check_draining()
             state = self._table.get(alias)
-            if state.phase in (ModelPhase.UNLOADED, ModelPhase.DRAINING, ModelPhase.FAILED):
-                self._send(UseModel(alias))
-            if state.phase is ModelPhase.FAILED or self._is_unusable(state):
+            is_called_off = was_loading and state.phase is ModelPhase.UNLOADED and state.error != ""
+            if is_called_off or self._is_unusable(state) or self._has_just_failed(state):
                 raise self._not_loaded(state)
+            self._ask(state)
+            was_loading = was_loading or state.phase is ModelPhase.LOADING
             await self._changed.wait()
         self._touch(alias)
         return served.serving
@@ -178,23 +202,32 @@ class ModelPool:
         told: ModelState | None = None
         while True:
             changed = self._changed
-            state = self._table.get(alias)
+            state = self._seen(self._table.get(alias))
             if state != told:
                 told = state
                 yield state
             await changed.wait()
 
     async def order(self, verb: OrderVerb, alias: str, timeout_s: float | None = None) -> None:
-        """Have the supervisor load or unload a model, or make it the default. Raises ModelNotFound, ModelLoadFailed."""
+        """Have the supervisor load or unload a model, or make it the default, which is loaded first.
+
+        Raises ModelNotFound, ShuttingDown, or ModelLoadFailed, also where the engine runs but this worker has no
+        tokenizer for it.
+        """
         self.catalog.find(alias)
-        self._num_orders += 1
-        number = self._num_orders
-        done = self._orders[number] = asyncio.get_running_loop().create_future()
-        self._send(ModelOrder(number, verb, alias, timeout_s))
-        try:
-            await done
-        finally:
-            del self._orders[number]
+        if verb != "unload":
+            await self.orders.have_done("load", alias)
+            await self._wait_until_open(alias)
+        if verb != "load":
+            await self.orders.have_done(verb, alias, timeout_s)
+
+    async def _wait_until_open(self, alias: str) -> None:
+        """Of a model that is ready; return also where it leaves again."""
+        while alias not in self._served and (state := self._table.get(alias)).phase is ModelPhase.READY:
+            if self._is_unusable(state):
+                raise self._not_loaded(state)
+            self._check_draining()
+            await self._changed.wait()
 
     async def wait_until_loaded(self) -> None:
         """Until the default model was loaded once, or never will be."""
@@ -205,20 +238,15 @@ class ModelPool:
 
     def update(self, table: ModelTable) -> None:
         """The table has changed."""
-        self._table = table
+        before, self._table = self._table, table
         for state in table.models:
+            if state.phase is not ModelPhase.FAILED:
+                self._failed_s.pop(state.alias, None)
+            elif state.alias not in self._failed_s or state != before.get(state.alias):
+                self._failed_s[state.alias] = time.monotonic()
             self._follow(state)
+        self._start_if_possible()
         self._tell()
-
-    def settle(self, number: int, error: ErrorReport | None) -> None:
-        """An order has been obeyed, or cannot be."""
-        done = self._orders.get(number)
-        if done is None or done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(ModelLoadFailed(error.message))
 
     # ---- the life of the worker
 
@@ -242,10 +270,10 @@ class ModelPool:
     async def drain(self, timeout_s: float) -> None:
         """Take nothing new, let what runs end within the time, and disconnect."""
         self._is_draining = True
+        self.orders.close()
         self._tell()
-        await asyncio.gather(*(served.client.drain(timeout_s) for served in self._served.values()))
-        for task in self._leaving:
-            task.cancel()
+        clients = [*(served.client for served in self._served.values()), *self._leaving.values()]
+        await asyncio.gather(*(client.drain(timeout_s) for client in clients))
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
     # ---- inside
@@ -262,11 +290,13 @@ class ModelPool:
         if served is not None and not (is_ready and served.socket_path == path):
             del self._served[alias]
             leaving = asyncio.create_task(served.client.drain(LEAVE_S), name=f"leave {alias}")
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._leaving[leaving] = served.client
+            leaving.add_done_callback(self._leaving.pop)
             served = None
         if is_ready and served is None and opening is None and not self._is_unusable(state):
-            self._opening[alias] = path, asyncio.create_task(self._open(state), name=f"open {alias}")
+            task = asyncio.create_task(self._open(state), name=f"open {alias}")
+            self._opening[alias] = path, task
+            task.add_done_callback(lambda task: self._note_opened(state, task))
 
     async def _open(self, state: ModelState) -> None:
         gate = OverloadGate()
@@ -274,38 +304,73 @@ class ModelPool:
         try:
             client.take_num_refused = gate.take_num_refused
             model = await asyncio.to_thread(load_served_model, client.info, self.catalog.get(state.alias))
-        except QuireError as error:
-            await client.drain(0.0)
-            self._give_up(state, error)
-            return
         except BaseException:
             await client.drain(0.0)
             raise
         serving = make_serving(client, model, self._settings, gate)
         self._served[state.alias] = _Served(serving=serving, client=client, socket_path=state.socket_path)
-        del self._opening[state.alias]
         _log.info("model_ready", model=client.info.model_name, device=client.info.device)
-        if not self._is_started and state.alias == self._table.default_alias:
-            self._is_started = True
-            self._hooks.on_ready(client.info)
+
+    def _note_opened(self, state: ModelState, task: asyncio.Task[None]) -> None:
+        """Whatever went wrong is told: requests wait for this model."""
+        if self._opening.get(state.alias, ("", None))[1] is task:
+            del self._opening[state.alias]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._give_up(state, error)
+        self._start_if_possible()
         self._tell()
 
-    def _give_up(self, state: ModelState, error: QuireError) -> None:
+    def _give_up(self, state: ModelState, error: BaseException) -> None:
         """The engine runs, but nothing can be said to it in words."""
-        del self._opening[state.alias]
-        _log.error("model_not_usable", model=state.alias, reason=error.message)
-        self._unusable[state.alias] = state.socket_path, error
+        failure: QuireError = ModelNotUsable(f"The model's files cannot be read: {type(error).__name__}: {error}.")
+        failure = error if isinstance(error, QuireError) else failure
+        _log.error("model_not_usable", model=state.alias, reason=failure.message)
+        self._unusable[state.alias] = state.socket_path, failure
         if not self._is_started and state.alias == self._table.default_alias:
-            self._failure = error if isinstance(error, StartupError) else StartupError(error.message)
+            self._failure = failure if isinstance(failure, StartupError) else StartupError(failure.message)
             self._hooks.on_failure(self._failure)
-        self._tell()
+
+    def _start_if_possible(self) -> None:
+        """The first time that the default model is there, or was before and is not loaded now: a request loads it."""
+        if self._is_started or self._failure is not None:
+            return
+        state = self._table.get(self._table.default_alias)
+        is_away = self._table.has_started and state.phase is not ModelPhase.READY
+        if is_away or state.alias in self._served:
+            self._is_started = True
+            self._hooks.on_started()
+
+    def _find(self, name: str | None) -> str:
+        """The alias that a request means; raises ModelNotFound."""
+        return self.catalog.find(self._table.default_alias if name is None else name).alias
+
+    def _seen(self, state: ModelState) -> ModelState:
+        """As this worker sees it."""
+        if not self._is_unusable(state):
+            return state
+        error = self._unusable[state.alias][1].message
+        return msgspec.structs.replace(state, phase=ModelPhase.FAILED, error=error)
+
+    def _check_draining(self) -> None:
+        if self._is_draining:
+            raise ShuttingDown("the server is shutting down and loads no models", retry_after_s=5.0)
+
+    def _has_just_failed(self, state: ModelState) -> bool:
+        failed_s = self._failed_s.get(state.alias)
+        return failed_s is not None and time.monotonic() - failed_s < FAILED_RETRY_AFTER_S
+
+    def _ask(self, state: ModelState) -> None:
+        """Want a model that is not on its way: a thousand requests that wait for it are one wish."""
+        is_away = state.phase in (ModelPhase.UNLOADED, ModelPhase.DRAINING, ModelPhase.FAILED)
+        if is_away and self._asked.get(state.alias) is not state:
+            self._asked[state.alias] = state
+            self._send(UseModel(state.alias))
 
     def _is_unusable(self, state: ModelState) -> bool:
         return self._unusable.get(state.alias, ("", None))[0] == state.socket_path != ""
 
     def _not_loaded(self, state: ModelState) -> QuireError:
-        _, error = self._unusable.get(state.alias, ("", None))
-        reason = state.error if error is None or not self._is_unusable(state) else error.message
+        reason = self._seen(state).error
         if not reason:
             return EngineDead("The model is not loaded now.", retry_after_s=STARTING_RETRY_AFTER_S)
         return ModelLoadFailed(

@@ -14,8 +14,8 @@ class Tenancy(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     """Of the budget; 0 where nobody knows."""
     is_default: bool
-    is_loading: bool
-    """It cannot be drained yet."""
+    must_stay: bool
+    """It cannot be drained yet: it is being loaded, or whoever waited for it has had no time to use it."""
     is_busy: bool
     """Requests wait or run on it: it goes only if the idle ones do not suffice, and after they have ended."""
     last_used_s: float
@@ -30,7 +30,7 @@ def choose_victims(
     but turns out not to be needed stays.
     """
     order = sorted(
-        (one for one in loaded if not one.is_loading), key=lambda one: (one.is_busy, one.is_default, one.last_used_s)
+        (one for one in loaded if not one.must_stay), key=lambda one: (one.is_busy, one.is_default, one.last_used_s)
     )
     used_bytes = sum(one.memory_bytes for one in loaded)
     num_loaded = len(loaded)

@@ -81,14 +81,16 @@ class FrontGate:
 
     def __init__(self, gates: Callable[[], list[OverloadGate]]) -> None:
         self._gates = gates
-
-    @property
-    def num_refused(self) -> int:
-        """Sum over the models that are loaded."""
-        return sum(gate.num_refused for gate in self._gates())
+        self.num_refused = 0
+        """Of all models that ever were the only one; the gate of each goes with it."""
 
     def check(self) -> None:
         """Raise NoRoom while the one engine has none."""
         gates = self._gates()
-        if len(gates) == 1:
+        if len(gates) != 1:
+            return
+        try:
             gates[0].check()
+        except NoRoom:
+            self.num_refused += 1
+            raise

@@ -25,7 +25,7 @@ OnMessage = Callable[["ProcessKeeper", SupervisorBound], None]
 class ProcessKeeper:
     """A place that one child after another fills. Life cycle: `run` -> until `retire`, or until it gives up.
 
-    `launch` makes the first message to each child, at the time of its start.
+    `launch` makes the first message to each child, when it is sent.
     """
 
     def __init__(
@@ -50,9 +50,7 @@ class ProcessKeeper:
     async def run(self) -> None:
         """Start the child again and again. Returns once retired; raises StartupError where that makes no sense."""
         while not self.is_retired:
-            child = self.child = await ChildProcess.start(
-                self.name, self.module, self._launch(), lambda message: self._on_message(self, message)
-            )
+            child = self.child = await self._start()
             if self.is_retired:
                 child.kill()
             log.debug("process_started", process=self.name, pid=child.pid)
@@ -64,6 +62,17 @@ class ProcessKeeper:
             log.error("process_ended", process=self.name, status=describe_status(status), restart_in_s=delay_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_retired.wait(), delay_s)
+
+    async def _start(self) -> ChildProcess:
+        try:
+            return await ChildProcess.start(
+                self.name, self.module, self._launch, lambda message: self._on_message(self, message)
+            )
+        except OSError as error:
+            raise StartupError(
+                f"The {self.name} could not be started: {error}. The machine may be short of memory, processes or "
+                "open files."
+            ) from error
 
     def _delay_after(self, child: ChildProcess, status: int) -> float:
         if self._refusal is not None:

@@ -150,6 +150,7 @@ class Supervisor:
 
     async def _obey(self, worker: ProcessKeeper, order: ModelOrder) -> None:
         """Do what an operator wants, and say how it went; the table has told all workers before."""
+        child = worker.child
         error: QuireError | None = None
         try:
             if order.verb == "load":
@@ -160,7 +161,8 @@ class Supervisor:
                 await self.fleet.unload(order.alias, NO_LIMIT_S if order.timeout_s is None else order.timeout_s)
         except QuireError as failure:
             error = failure
-        worker.send(OrderDone(order.number, None if error is None else ErrorReport.of(error)))
+        if worker.child is child:  # one that has taken its place counts its own orders
+            worker.send(OrderDone(order.number, None if error is None else ErrorReport.of(error)))
 
     def _tell_workers(self) -> None:
         table = Models(self.fleet.table)

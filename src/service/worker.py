@@ -6,17 +6,15 @@ import asyncio
 import sys
 from pathlib import Path
 
-from contracts.engine import EngineInfo
 from contracts.errors import StartupError
 from contracts.frames import ChildBound, Drain, ErrorReport, Failed, LaunchWorker, Models, OrderDone, WorkerReady
 from service.app import build_app
 from service.control_channel import ControlChannel
-from service.engine_provider import StartupHooks
 from service.event_loop import leave_now, run_event_loop
 from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
 from service.logs import configure_logging
-from service.model_pool import ModelPool
+from service.model_pool import ModelPool, PoolHooks
 from service.private_directory import remove_private_directory
 from service.tracing import tracing
 
@@ -44,7 +42,7 @@ def main(arguments: list[str]) -> None:
 async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list[int]) -> None:
     settings = launch.settings
 
-    def announce(info: EngineInfo) -> None:
+    def announce() -> None:
         channel.send(WorkerReady())
 
     def give_up(error: StartupError) -> None:
@@ -52,7 +50,7 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
         exit_codes.append(error.exit_code)
         server.stop()
 
-    hooks = StartupHooks(on_ready=announce, on_failure=give_up)
+    hooks = PoolHooks(on_started=announce, on_failure=give_up)
     pool = ModelPool(settings, launch.catalog, launch.table, channel.send, hooks)
     address = ListenAddress(ip=launch.ip, port=settings.server.port)
     server = GranianServer(build_app(settings, pool), address, settings.server, is_supervised=True)
@@ -63,7 +61,7 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
         elif isinstance(message, Models):
             pool.update(message.table)
         elif isinstance(message, OrderDone):
-            pool.settle(message.number, message.error)
+            pool.orders.settle(message.number, message.error)
 
     directory = Path(launch.directory)
     channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(directory))

@@ -38,6 +38,9 @@ from contracts.frames import (
     LaunchEngine,
     LaunchWorker,
     Message,
+    ModelOrder,
+    Models,
+    OrderDone,
     Progress,
     Records,
     Refused,
@@ -45,11 +48,14 @@ from contracts.frames import (
     SupervisorBound,
     Tally,
     Unfollow,
+    UseModel,
     WorkerBound,
     WorkerReady,
     encode_frame,
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, Tenant, TokenLogprob
+from contracts.model_catalog import ModelCatalog, ModelProfile, ProfileSampling
+from contracts.model_state import ModelPhase, ModelState, ModelTable
 from contracts.records import (
     BlockHolder,
     Chunk,
@@ -164,6 +170,29 @@ records = st.builds(
     is_detached=st.booleans(),
     queue_position=st.none() | counts,
 )
+profiles = st.builds(
+    ModelProfile,
+    alias=texts,
+    model=texts,
+    is_chat=st.none() | st.booleans(),
+    memory_bytes=st.none() | counts,
+    sampling=st.builds(ProfileSampling, temperature=st.none() | st.floats(0, 2), max_tokens=st.none() | st.just(7)),
+)
+catalogs = st.builds(ModelCatalog, profiles=st.lists(profiles, max_size=3).map(tuple), default_alias=texts)
+states = st.builds(
+    ModelState,
+    alias=texts,
+    phase=st.sampled_from(ModelPhase),
+    stage=texts,
+    fraction=st.none() | st.floats(0, 1),
+    error=texts,
+    socket_path=texts,
+    memory_bytes=st.none() | counts,
+    load_s=st.none() | seconds,
+)
+tables = st.builds(
+    ModelTable, default_alias=texts, models=st.lists(states, max_size=4).map(tuple), has_started=st.booleans()
+)
 STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Submit: st.builds(Submit, requests),
     Abort: st.builds(Abort, texts, st.sampled_from(FinishReason)),
@@ -185,13 +214,19 @@ STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Deltas: st.builds(Deltas, st.lists(deltas, max_size=4)),
     Beat: st.builds(Beat, stats),
     LaunchEngine: st.builds(LaunchEngine, settings, texts),
-    LaunchWorker: st.builds(LaunchWorker, settings, texts, texts),
+    LaunchWorker: st.builds(LaunchWorker, settings, texts, texts, catalogs, tables),
     Drain: st.builds(Drain, seconds, seconds),
     Progress: st.builds(Progress, texts, st.none() | seconds),
     EngineReady: st.builds(EngineReady, infos),
     WorkerReady: st.just(WorkerReady()),
     Failed: st.builds(Failed, reports),
-    Alive: st.just(Alive()),
+    Alive: st.builds(Alive, counts),
+    UseModel: st.builds(UseModel, texts),
+    ModelOrder: st.builds(
+        ModelOrder, counts, st.sampled_from(["load", "unload", "default"]), texts, st.none() | seconds
+    ),
+    Models: st.builds(Models, tables),
+    OrderDone: st.builds(OrderDone, counts, st.none() | reports),
 }
 messages = st.one_of(list(STRATEGIES.values()))
 UNIONS = [EngineBound, WorkerBound, ChildBound, SupervisorBound]

@@ -33,6 +33,7 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._notes = directory / "notes"
         self.ready: list[EngineInfo] = []
         self.progress: list[str] = []
         self.draining: list[float] = []
@@ -42,22 +43,24 @@ class Stage:
         """Run a supervisor whose children follow these scripts."""
         options: dict[str, Any] = {"host": worker, "engine_timeout_s": SILENT_S} | server
         settings = Settings(
-            engine=EngineSettings(model=engine, served_model_name=str(self._directory)),
+            engine=EngineSettings(model=engine),
             server=ServerSettings(**options),
         )
-        self._notes = scripted_child.notes_path(settings)
         hooks = SupervisorHooks(
             on_ready=self.ready.append,
             on_progress=lambda stage, fraction: self.progress.append(stage),
             on_draining=self.draining.append,
         )
-        profile = ModelProfile(alias=str(self._directory), model=engine)
-        catalog = ModelCatalog(profiles=(profile,), default_alias=profile.alias)
-        supervisor = Supervisor(settings, catalog, ListenAddress(ip="127.0.0.1", port=1), hooks)
-        supervisor.fleet.engine_module = "tests.service.scripted_child"
-        for keeper in supervisor.workers:
+        profiles = (
+            ModelProfile(alias=scripted_child.FIRST_ALIAS, model=engine),
+            ModelProfile(alias="other", model="serve", memory_bytes=1),
+        )
+        catalog = ModelCatalog(profiles=profiles, default_alias=scripted_child.FIRST_ALIAS)
+        self.supervisor = Supervisor(settings, catalog, ListenAddress(ip="127.0.0.1", port=1), hooks)
+        self.supervisor.fleet.engine_module = "tests.service.scripted_child"
+        for keeper in self.supervisor.workers:
             keeper.module = "tests.service.scripted_child"
-        self.running = asyncio.create_task(supervisor.run())
+        self.running = asyncio.create_task(self.supervisor.run())
 
     async def wait(self) -> None:
         """Until the supervisor has ended; raises what it raises."""
@@ -97,6 +100,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+    monkeypatch.setenv(scripted_child.NOTES_VARIABLE, str(tmp_path / "notes"))
     monkeypatch.setattr(restart_policy, "DELAYS_S", (0.0, 0.05, 0.1))
     return Stage(tmp_path)
 
@@ -253,3 +257,25 @@ async def test_pause_before_a_restart_is_not_mistaken_for_silence(
 )
 def test_exit_status_is_told_in_words(status: int, words: str) -> None:
     assert describe_status(status).startswith(words)
+
+
+async def test_engines_that_were_loaded_later_are_drained_as_well(stage: Stage) -> None:
+    stage.start()
+    await stage.until(lambda: bool(stage.ready))
+    await stage.supervisor.fleet.load("other")
+    stop()
+    await stage.wait()
+    assert stage.notes[-3] == "worker ordered Drain"
+    assert sorted(stage.notes[-2:]) == ["engine of other ordered Drain", "engine ordered Drain"]
+    stage.check_nothing_is_left()
+
+
+async def test_signal_while_another_model_loads_calls_it_off(stage: Stage) -> None:
+    stage.start()
+    await stage.until(lambda: bool(stage.ready))
+    loading = asyncio.create_task(stage.supervisor.fleet.load("other"))
+    await stage.until(lambda: "engine of other started" in stage.notes)
+    stop()
+    await stage.wait()
+    await asyncio.gather(loading, return_exceptions=True)
+    stage.check_nothing_is_left()

@@ -21,7 +21,7 @@ from service.engine_provider import ModelProvider
 from service.generation_stream import ChoicePiece, GenerationStream
 from service.routes.body import ReceivedBody
 from service.routes.conversations import owner_of
-from service.routes.generation import Reply, ReplyForm, ReplyHead, admit, in_background, new_head
+from service.routes.generation import Reply, ReplyForm, ReplyHead, admit, in_background, load_within, new_head
 from service.routes.replies import reply_with
 from service.routes.request_limits import DETACH_HEADER, limits_of
 from service.sse import end_tasks, wait_for_disconnect
@@ -80,7 +80,8 @@ class ConversationReply:
             )
         history = await self._turn.take()
         body = with_defaults(self._received.body, history.conversation)
-        serving = await provider.serving_for(body.model)  # after the defaults, which may name it
+        # After the defaults, which may name the model.
+        serving = await load_within(provider, body.model, limits.request_timeout_s)
         head = new_head("chatcmpl-", serving.model.info)
         translator = TurnTranslator(body, posted, history, serving.model)
         num_bytes = self._received.num_bytes + history.num_bytes

@@ -18,7 +18,7 @@ from litestar import Request
 from litestar.types import Receive, Scope, Send
 
 from contracts.engine import EngineInfo
-from contracts.errors import NoRoom, QuireError, ShuttingDown
+from contracts.errors import DeadlineExceeded, NoRoom, QuireError, ShuttingDown
 from contracts.generation import PhaseTimes
 from contracts.openai.common import Usage
 from service import genai, genai_metrics
@@ -29,6 +29,7 @@ from service.generation_stream import ChoicePiece, GenerationStream
 from service.http_errors import ClientGone, InternalError
 from service.message_content import MessageContent
 from service.request_spans import RequestSpan, SpanHead, current_trace_id
+from service.routes.request_limits import limits_of
 from service.sse import DONE, event, run_until_disconnect
 from service.translate import TextRequest
 
@@ -37,6 +38,7 @@ MAX_INLINE_BODY_BYTES = 4 * 1024
 most 1 ms; a thread costs 0.1 ms each time (one core of a shared 2-core x86 machine, November 2026)."""
 
 HTTP_OK, CLIENT_LEFT = 200, 499
+LOADING_RETRY_AFTER_S = 5.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,27 +136,48 @@ async def in_background(num_bytes: int, translate: Callable[P, T], *args: P.args
 
 
 async def wait_for_model(request: Request[Any, Any, Any], provider: ModelProvider, name: str | None) -> Serving:
-    """The model that a request names, once it is loaded; raises ClientGone when its client does not wait so long.
+    """The model that a request names, once it is loaded; the body must have been read.
 
-    The body must have been read.
+    Raises ClientGone when its client does not wait so long, DeadlineExceeded when the request may not.
     """
-    serving = await run_until_disconnect(request.receive, provider.serving_for(name))
+    timeout_s = limits_of(request, provider.limits).request_timeout_s
+    serving = await run_until_disconnect(request.receive, load_within(provider, name, timeout_s))
     if serving is None:
         raise ClientGone
     return serving
 
 
+async def load_within(
+    provider: ModelProvider, name: str | None, timeout_s: float | None, *, after: Serving | None = None
+) -> Serving:
+    """The model of this name, once it is loaded, another one than `after`; raises as `serving_for`, and
+    DeadlineExceeded when that takes too long."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await provider.serving_for(name, after=after)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"The model was not loaded within the request's time limit of {timeout_s:g} s; try again later.",
+            retry_after_s=LOADING_RETRY_AFTER_S,
+        ) from None
+
+
 async def admit(provider: ModelProvider, serving: Serving, requests: Sequence[TextRequest], kind: type[G]) -> G:
     """Hand the prompts to the engine; errors of admission still become HTTP statuses.
 
-    An engine that has just begun to drain, because its model is being unloaded, is waited for once.
+    Where the engine has just begun to drain, because its model is being unloaded, the next one is waited for.
     """
-    try:
-        return await _submit(serving, requests, kind)
-    except ShuttingDown:
-        if provider.status == "draining":
-            raise
-        return await _submit(await provider.serving_for(serving.model.names[0]), requests, kind)
+    while True:
+        try:
+            return await _submit(serving, requests, kind)
+        except ShuttingDown:
+            if provider.status == "draining":
+                raise
+            name, timeout_s = serving.model.names[0], requests[0].generation.timeout_s
+            following = await load_within(provider, name, timeout_s, after=serving)
+            if following is serving:
+                raise
+            serving = following
 
 
 async def _submit(serving: Serving, requests: Sequence[TextRequest], kind: type[G]) -> G:

@@ -40,9 +40,9 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Every counter of the engine, and what it serves; from the engine's last report, at most half a second old."""
 
-    engine: EngineStats
-    """Of the default model."""
-    info: EngineInfo
+    engine: EngineStats | None
+    """Of the default model; null while it is not loaded, as is `info`."""
+    info: EngineInfo | None
     models: dict[str, EngineStats]
     """Of every loaded model, by name."""
     num_refused_unread: int
@@ -74,12 +74,13 @@ def check_readiness(request: Request[Any, Any, Any]) -> Response[Probe]:
 
 @get("/stats", sync_to_thread=False)
 def read_stats(request: Request[Any, Any, Any]) -> Response[Stats]:
-    """The engine's counters."""
+    """The engines' counters."""
     provider: ModelProvider = request.app.state["provider"]
-    engine = provider.serving.engine
+    provider.check_started()
+    engine = provider.serving.engine if provider.is_loaded else None
     stats = Stats(
-        engine=engine.stats(),
-        info=engine.info,
+        engine=None if engine is None else engine.stats(),
+        info=None if engine is None else engine.info,
         models={serving.model.names[0]: serving.engine.stats() for serving in provider.all_serving()},
         num_refused_unread=provider.gate.num_refused,
     )

@@ -22,7 +22,7 @@ from service.engine_provider import ModelProvider, OrderVerb, Serving
 from service.error_responses import encode_error
 from service.http_errors import ClientGone, NotFound
 from service.routes.body import BodyDecoder
-from service.sse import DONE, EventStreamReply, event, run_until_disconnect
+from service.sse import DONE, EventStreamReply, end_tasks, event, run_until_disconnect
 
 _HEADERS: Final = {"cache-control": "no-store"}
 _ENCODER: Final = msgspec.json.Encoder()
@@ -102,19 +102,22 @@ async def _stages(provider: ModelProvider, verb: OrderVerb, alias: str) -> Async
     """The card at every change until the model is ready; an error event where it cannot be."""
     order = asyncio.create_task(provider.order(verb, alias))
     changes = provider.changes(alias)
-    is_old = True  # a failure that was there before the order is no news
+    step = asyncio.create_task(anext(changes, None))
     try:
-        async for state in changes:
-            yield event(_ENCODER.encode(card_of(provider, alias)))
-            if state.phase is ModelPhase.READY or (state.phase is ModelPhase.FAILED and not is_old):
-                break
-            is_old = False
-        await order
+        while not order.done():
+            await asyncio.wait({order, step}, return_when=asyncio.FIRST_COMPLETED)
+            if step.done() and not order.done():
+                yield event(_ENCODER.encode(card_of(provider, alias)))
+                if step.result() is None:  # nothing changes any more
+                    await asyncio.wait({order})
+                else:
+                    step = asyncio.create_task(anext(changes, None))
+        order.result()
         yield event(_ENCODER.encode(card_of(provider, alias))) + DONE
     except QuireError as error:
         yield event(encode_error(error))
     finally:
-        order.cancel()
+        await end_tasks(order, step)
 
 
 def cards(provider: ModelProvider) -> list[ModelCard]:
