@@ -20,6 +20,7 @@ PURE_BATCHING = (
     "block_pool",
     "block_table",
     "fair_share",
+    "free_list",
     "placement",
     "scheduler",
     "scheduler_config",
