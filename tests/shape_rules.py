@@ -21,6 +21,7 @@ PURE_BATCHING = (
     "block_table",
     "event_log",
     "fair_share",
+    "free_list",
     "placement",
     "record_ring",
     "request_book",

@@ -1,15 +1,19 @@
 """Which KV blocks are free, referenced or cached. Knows ids and content keys, nothing of tensors or sequences.
 
 A block is in exactly one state: referenced (ref count > 0), cached (ref 0, key known, on the free list), or empty
-(ref 0, no key, on the free list). The free list runs from least to most recently used, empty blocks first.
+(ref 0, no key, on the free list). Which free block goes next is the free list's to say.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import groupby
 
 from batching.block_table import BlockKey, is_same_content
+from batching.free_list import FreeList
+from contracts.generation import Tenant
+
+_ANYBODY = Tenant()
 
 
 class BlockPoolCorrupt(RuntimeError):
@@ -17,18 +21,25 @@ class BlockPoolCorrupt(RuntimeError):
 
 
 class BlockPool:
-    """Reference counts, content keys and the LRU free list of `num_blocks` blocks. Owner: the Scheduler.
+    """Reference counts, content keys and the free list of `num_blocks` blocks. Owner: the Scheduler.
 
     Ownership: a block belongs to whoever acquired or allocated it from that call until the matching `release`.
-    A block with a reference count above 1 is full and is never written again.
+    A block with a reference count above 1 is full and is never written again. While it is cached it counts for the
+    tenant that computed it; another tenant finds it only under the same salt.
     """
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self._num_refs = [0] * num_blocks
         self._keys: list[BlockKey | None] = [None] * num_blocks
+        self._tenants: list[Tenant | None] = [None] * num_blocks
+        """Who computed the content; None where there is no key."""
         self._digest_to_block: dict[bytes, int] = {}
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
+        self._free = FreeList(num_blocks)
+
+    def begin_step(self, now_s: float) -> None:
+        """Tell the time, which only moves on."""
+        self._free.now_s = now_s
 
     @property
     def num_free_blocks(self) -> int:
@@ -38,7 +49,7 @@ class BlockPool:
     @property
     def num_cached_blocks(self) -> int:
         """Free blocks whose content can still be matched."""
-        return sum(1 for block_id in self._digest_to_block.values() if self._num_refs[block_id] == 0)
+        return self._free.num_cached
 
     def num_refs(self, block_id: int) -> int:
         return self._num_refs[block_id]
@@ -62,7 +73,7 @@ class BlockPool:
         """Take one reference to each of these matched blocks."""
         for block_id in block_ids:
             if self._num_refs[block_id] == 0:
-                del self._free[block_id]
+                self._free.remove(block_id)
             self._num_refs[block_id] += 1
 
     def num_free_among(self, block_ids: list[int]) -> int:
@@ -70,15 +81,15 @@ class BlockPool:
         return sum(1 for block_id in block_ids if self._num_refs[block_id] == 0)
 
     def allocate(self, num_blocks: int) -> list[int]:
-        """Hand out blocks with one reference each, forgetting the least recently used content; needs enough free."""
+        """Hand out blocks with one reference each, forgetting what the free list gives up first; needs enough free."""
+        if num_blocks == 0:  # of most decodes
+            return []
         if num_blocks > len(self._free):
             raise BlockPoolCorrupt(f"{num_blocks} blocks asked for, {len(self._free)} free")
-        block_ids = []
-        for _ in range(num_blocks):
-            block_id, _ = self._free.popitem(last=False)
-            self._forget(block_id)
+        block_ids = self._free.pop(num_blocks)
+        for block_id in block_ids:
             self._num_refs[block_id] = 1
-            block_ids.append(block_id)
+            self._forget(block_id)
         return block_ids
 
     def release(self, block_ids: list[int]) -> list[int]:
@@ -92,17 +103,20 @@ class BlockPool:
                 raise BlockPoolCorrupt(f"block {block_id} released more often than acquired")
             self._num_refs[block_id] -= 1
             if self._num_refs[block_id] == 0:
-                self._free[block_id] = None
-                if self._keys[block_id] is None:
-                    self._free.move_to_end(block_id, last=False)
                 freed.append(block_id)
+        for tenant, group in groupby(freed, self._tenants.__getitem__):
+            self._free.add(list(group), tenant)
         return freed
 
-    def register(self, block_id: int, key: BlockKey) -> None:
-        """Make a full, computed block findable; if another block holds the same content, that one stays the entry."""
+    def register(self, block_id: int, key: BlockKey, tenant: Tenant = _ANYBODY) -> None:
+        """Make a full, computed block findable; if another block holds the same content, that one stays the entry.
+
+        The block is referenced: `tenant` counts from its release.
+        """
         if key.digest not in self._digest_to_block and self._keys[block_id] is None:
             self._digest_to_block[key.digest] = block_id
             self._keys[block_id] = key
+            self._tenants[block_id] = tenant
 
     def forget(self, block_ids: Iterable[int]) -> None:
         """Make these blocks unfindable (their content is suspect); references stay."""
@@ -114,6 +128,9 @@ class BlockPool:
         if key is not None:
             del self._digest_to_block[key.digest]
             self._keys[block_id] = None
+            self._tenants[block_id] = None
+            if self._num_refs[block_id] == 0:
+                self._free.empty(block_id)
 
     def forget_all(self) -> None:
         """Empty the prefix cache."""
@@ -123,8 +140,9 @@ class BlockPool:
         """Make every block empty and free, whatever the books say; nobody may hold one."""
         self._num_refs = [0] * self.num_blocks
         self._keys = [None] * self.num_blocks
+        self._tenants = [None] * self.num_blocks
         self._digest_to_block = {}
-        self._free = OrderedDict.fromkeys(range(self.num_blocks))
+        self._free = FreeList(self.num_blocks)
 
     def check_idle(self) -> None:
         """Raise BlockPoolCorrupt if any block is held, lost or half known; quick enough for every idle moment."""
@@ -156,3 +174,8 @@ class BlockPool:
                 raise BlockPoolCorrupt(f"block {block_id} is found under a key that is not its own")
         if self.num_blocks - self._keys.count(None) != len(self._digest_to_block):
             raise BlockPoolCorrupt("a block has a key under which it cannot be found")
+        findable = [block_id for block_id in self._digest_to_block.values() if self._num_refs[block_id] == 0]
+        cached = {block_id: self._tenants[block_id] for block_id in findable}
+        held = self._free.cached_blocks()
+        if {block_id: tenant and tenant.name for block_id, tenant in cached.items()} != held:
+            raise BlockPoolCorrupt(f"{len(cached)} free blocks have a key, but not those that the tenants hold")

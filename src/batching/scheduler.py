@@ -122,6 +122,7 @@ class Scheduler:
         if self._in_flight is not None:
             raise RuntimeError("schedule was called before the step in flight was committed")
         self.journal.begin_step(now_s)
+        self.pool.begin_step(now_s)
         rows = self._schedule_decodes()
         num_decodes = len(rows)
         budget = self.token_budget.num_tokens(self.config) - num_decodes
@@ -154,7 +155,7 @@ class Scheduler:
     def _reserve_slot(self, sequence: Sequence) -> bool:
         """Make room for one more token, at the cost of younger sequences; False if this one had to go itself."""
         missing = sequence.block_table.num_missing_blocks(sequence.num_tokens)
-        while missing > self.pool.num_free_blocks:
+        while missing and missing > self.pool.num_free_blocks:
             youngest = self._running[-1]
             num_computed = youngest.num_computed_tokens
             self._preempt(youngest)
@@ -283,7 +284,7 @@ class Scheduler:
         if num_full > table.num_registered:
             table.extend_keys(sequence.token_ids, sequence.num_computed_tokens)
             for index in range(table.num_registered, num_full):
-                self.pool.register(table.block_ids[index], table.keys[index])
+                self.pool.register(table.block_ids[index], table.keys[index], sequence.request.tenant)
             table.num_registered = num_full
 
     def _unpark(self, sequence: Sequence) -> None:
@@ -323,8 +324,7 @@ class Scheduler:
 
     def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> SampleRecord:
         """Take a sequence out of every table and free its blocks (after the step, if one is computing them)."""
-        was_running = sequence.status is SequenceStatus.RUNNING
-        if was_running:
+        if sequence.status is SequenceStatus.RUNNING:
             self._running.remove(sequence)
         self.waiting.remove(sequence)
         sequence.status = SequenceStatus.FINISHED

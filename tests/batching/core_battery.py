@@ -10,6 +10,7 @@ from batching.block_pool import BlockPool
 from batching.block_table import BlockKey, BlockTable, root_key
 from batching.scheduler_config import SchedulerConfig
 from contracts.generation import GenerationRequest, Tenant
+from tests.batching.core_cache_battery import cache_battery
 from tests.batching.core_corruptions import CORRUPTIONS, repaired_world_serves_on
 from tests.batching.core_tenant_battery import tenant_battery
 from tests.batching.core_world import World, small_config, small_request
@@ -42,6 +43,7 @@ def battery() -> list[Callable[[], object]]:
     repaired = [partial(repaired_world_serves_on, corrupt) for corrupt in CORRUPTIONS]
     return [
         *scripted,
+        *cache_battery(),
         *repaired,
         *under_pressure,
         *(partial(play, seed, 80) for seed in range(NUM_RANDOM)),

@@ -17,7 +17,7 @@ def reference_is_leaked(scheduler: Scheduler) -> None:
 
 
 def block_is_lost(scheduler: Scheduler) -> None:
-    del scheduler.pool._free[3]
+    scheduler.pool._free.remove(3)
 
 
 def block_is_held_for_ever(scheduler: Scheduler) -> None:

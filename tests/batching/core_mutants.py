@@ -18,6 +18,7 @@ from batching.sequence import Sequence
 from batching.waiting_queue import WaitingQueue
 from contracts.generation import GenerationRequest
 from tests.batching.core_budget_mutants import BUDGET_MUTANTS, REPAIR_MUTANTS
+from tests.batching.core_cache_mutants import CACHE_MUTANTS
 from tests.batching.core_mutant import Method, Mutant, always
 from tests.batching.core_scheduler_mutants import SCHEDULER_MUTANTS
 from tests.batching.core_tenant_mutants import TENANT_MUTANTS
@@ -44,7 +45,8 @@ def release_evicts_the_beginning_first(release: Method) -> Method:
 def acquire_takes_no_reference(_: Method) -> Method:
     def broken(self: BlockPool, block_ids: list[int]) -> None:
         for block_id in block_ids:
-            self._free.pop(block_id, None)
+            if block_id in self._free:
+                self._free.remove(block_id)
             self._num_refs[block_id] = 1
 
     return broken
@@ -62,10 +64,11 @@ def allocate_takes(*, last: bool, is_forgetting: bool) -> Callable[[Method], Met
     def broken(self: BlockPool, num_blocks: int) -> list[int]:
         block_ids = []
         for _ in range(num_blocks):
-            block_id, _ = self._free.popitem(last=last)
+            block_id = list(self._free)[-1 if last else 0]
+            self._free.remove(block_id)
+            self._num_refs[block_id] = 1
             if is_forgetting:
                 self._forget(block_id)
-            self._num_refs[block_id] = 1
             block_ids.append(block_id)
         return block_ids
 
@@ -230,4 +233,4 @@ QUEUE_MUTANTS = [
     Mutant("known_ids_are_taken", Admission, "check", known_ids_are_taken),
 ]
 CORE_MUTANTS = POOL_MUTANTS + SEQUENCE_MUTANTS + QUEUE_MUTANTS + SCHEDULER_MUTANTS
-MUTANTS = CORE_MUTANTS + TENANT_MUTANTS + BUDGET_MUTANTS + REPAIR_MUTANTS
+MUTANTS = CORE_MUTANTS + TENANT_MUTANTS + CACHE_MUTANTS + BUDGET_MUTANTS + REPAIR_MUTANTS

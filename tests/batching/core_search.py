@@ -99,6 +99,7 @@ def state(world: SmallWorld) -> Hashable:
         frozenset(scheduler._suspect_blocks),
         tuple((row.seq_id, row.start, len(row.token_ids)) for row in world.plan.sequences) if world.plan else None,
         tuple(pool._free),
+        frozenset(pool._free.cached_blocks().items()),
         tuple(pool._num_refs),
         tuple(key and key.digest for key in pool._keys),
         tuple(world.model.values),

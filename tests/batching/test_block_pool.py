@@ -6,6 +6,7 @@ import pytest
 
 from batching.block_pool import BlockPool, BlockPoolCorrupt
 from batching.block_table import BlockKey, BlockTable
+from contracts.generation import Tenant
 
 
 def cached_block(pool: BlockPool, name: str) -> BlockKey:
@@ -151,7 +152,7 @@ def test_integrity_check_notices_tables_that_disagree(tables: list[list[int]]) -
 def test_integrity_check_notices_a_referenced_block_on_the_free_list() -> None:
     pool = BlockPool(1)
     table = pool.allocate(1)
-    pool._free[table[0]] = None
+    pool._free.add(table, None)
     with pytest.raises(BlockPoolCorrupt, match="wrong side"):
         pool.check_integrity([table])
 
@@ -169,4 +170,33 @@ def test_integrity_check_notices_an_entry_without_its_key() -> None:
     cached_block(pool, "a")
     pool._keys[0] = None
     with pytest.raises(BlockPoolCorrupt, match="not its own"):
+        pool.check_integrity([])
+
+
+def test_forgotten_free_block_is_handed_out_before_cached_ones() -> None:
+    pool = BlockPool(3)
+    keys = [cached_block(pool, name) for name in "abc"]
+    forgotten = pool.match(keys[1:2])
+    pool.forget(forgotten)
+    assert pool.num_cached_blocks == 2
+    assert pool.allocate(1) == forgotten
+    assert [len(pool.match([key])) for key in keys] == [1, 0, 1]
+
+
+def test_cached_block_counts_for_the_tenant_that_computed_it() -> None:
+    pool, loud = BlockPool(4), Tenant(name="loud")
+    quiet_key = cached_block(pool, "quiet")
+    block_ids = pool.allocate(3)
+    for block_id in block_ids:
+        pool.register(block_id, BlockKey(bytes([block_id]), (1,)), loud)
+    pool.release(block_ids)
+    pool.allocate(2)
+    assert len(pool.match([quiet_key])) == 1
+
+
+def test_integrity_check_notices_a_block_in_the_list_of_another_tenant() -> None:
+    pool = BlockPool(1)
+    cached_block(pool, "a")
+    pool._tenants[0] = Tenant(name="other")
+    with pytest.raises(BlockPoolCorrupt, match="tenants hold"):
         pool.check_integrity([])
