@@ -16,14 +16,16 @@ import msgspec
 import pytest
 
 from tests.fakes import write_byte_model
-from tests.system.conftest import running_paced
-from tests.system.paced_engine import BROKEN, num_skipped_letters
+from tests.system.conftest import PACED
+from tests.system.paced_engine import BROKEN, FIRST_ALIAS, num_skipped_letters
 from tests.system.process_tree import open_files
 from tests.system.quire_process import READY, QuireProcess, running_quire, write_tiny_model
 from tests.system.stream_client import StreamClient, until_begun, until_ready
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 PROMPT = [1, 2, 3]
+SWITCH_WITHIN_S = 90.0
+"""On the slowest machine: a drain, and an import of torch."""
 NUM_TOKENS = 60
 """Of one stream: 0.6 s of the paced engine."""
 
@@ -59,8 +61,12 @@ def declare(directory: Path, *aliases: str) -> Path:
 
 @contextmanager
 def serving(directory: Path, *flags: str, aliases: tuple[str, ...] = ("two", "three")) -> Iterator[QuireProcess]:
-    """A server whose default is `model` and that knows these as well."""
-    with running_paced(directory, "--models-file", str(declare(directory, *aliases)), *flags) as quire:
+    """A server that is ready, whose default is `model` and that knows these as well."""
+    declared = str(declare(directory, FIRST_ALIAS, *aliases))
+    with running_quire(
+        directory, "serve", FIRST_ALIAS, "--models-file", declared, "--port", "0", *flags, python=PACED
+    ) as quire:
+        quire.wait_for(READY)
         yield quire
 
 
@@ -77,7 +83,7 @@ async def ask(address: str, model: str | None = None, **body: Any) -> Answer:
     wanted |= {} if model is None else {"model": model}
     texts, error, last = [], None, ""
     async with (
-        httpx.AsyncClient(timeout=120, headers={"connection": "close"}) as client,
+        httpx.AsyncClient(timeout=PATIENCE_S, headers={"connection": "close"}) as client,
         client.stream("POST", f"{address}/v1/completions", json=wanted) as reply,
     ):
         async for line in reply.aiter_lines():
@@ -94,7 +100,7 @@ async def get(address: str, path: str) -> httpx.Response:
 
 
 async def order(address: str, alias: str, verb: str, **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=120) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
         return await client.post(f"{address}/v1/models/{alias}/{verb}", json=options)
 
 
@@ -186,10 +192,10 @@ async def test_load_tells_its_stages_as_events(shared: QuireProcess) -> None:
     address = shared.address
     await order(address, "two", "unload", timeout_s=0)
     async with (
-        httpx.AsyncClient(timeout=60, headers={"accept": "text/event-stream"}) as client,
+        httpx.AsyncClient(timeout=PATIENCE_S, headers={"accept": "text/event-stream"}) as client,
         client.stream("POST", f"{address}/v1/models/two/load") as reply,
     ):
-        lines = [line.removeprefix("data: ") async for line in reply.aiter_lines() if line]
+        lines = [line.removeprefix("data: ") async for line in reply.aiter_lines() if line.startswith("data: ")]
     cards = [msgspec.json.decode(line) for line in lines[:-1]]
     stages = [card["progress"]["stage"] for card in cards if card["progress"]]
     assert lines[-1] == "[DONE]"
@@ -198,14 +204,17 @@ async def test_load_tells_its_stages_as_events(shared: QuireProcess) -> None:
     assert (await ask(address, "two")).text == alphabet("two")
 
 
-async def test_path_or_hub_name_that_is_not_declared_is_not_found(shared: QuireProcess, tmp_path: Path) -> None:
-    model = write_byte_model(tmp_path / "secret")
-    for name in (str(model), "openai-community/gpt2", "../model", "", "three/", " two"):
-        answer = await ask(shared.address, name)
-        assert (answer.status, (answer.error or {}).get("code")) == (404, "model_not_found"), name
-        for verb in ("load", "unload", "default"):
-            assert (await order(shared.address, name, verb)).status_code == 404
-    assert shared.pids("secret") == []
+@pytest.mark.parametrize("name", ["{tmp_path}", "openai-community/gpt2", "../model", "", "three/", " two", "TWO"])
+async def test_path_or_hub_name_that_is_not_declared_is_not_found(
+    shared: QuireProcess, tmp_path: Path, name: str
+) -> None:
+    name = name.format(tmp_path=write_byte_model(tmp_path / "secret"))
+    num_before = num_loads(shared, "model", "two", "three")
+    answer = await ask(shared.address, name)
+    assert (answer.status, (answer.error or {}).get("code")) == (404, "model_not_found")
+    orders = [await order(shared.address, f"x{name}", verb) for verb in ("load", "unload", "default")]
+    assert [reply.status_code for reply in orders] == [404] * 3
+    assert num_loads(shared, "model", "two", "three") == num_before
 
 
 async def test_model_that_cannot_be_loaded_says_why_and_the_default_goes_on(tmp_path: Path) -> None:
@@ -253,7 +262,7 @@ async def switch_under_load(directory: Path, num_switches: int, limit: str, *mod
         baseline = await files_at_rest(quire)
         num_before = num_loads(quire, *models)
         async with under_load(address, *models) as answers:
-            await until_loads(quire, num_before + num_switches, *models, within_s=20 * num_switches)
+            await until_loads(quire, num_before + num_switches, *models, within_s=SWITCH_WITHIN_S * num_switches)
         assert wrong(answers) == []
         assert {answer.model for answer in answers} == set(models)
         assert [len(files) for files in await files_at_rest(quire)] == [len(files) for files in baseline]
@@ -284,7 +293,7 @@ async def test_twenty_switches_of_real_models_give_the_answers_of_each_alone(tmp
         quire.wait_for(READY)
         alone = {name: (await ask(quire.address, name, **wanted)).text for name in ("one", "two")}
         assert alone["one"] != alone["two"]
-        async with under_load(quire.address, "one", "two", **wanted) as answers, asyncio.timeout(600):
+        async with under_load(quire.address, "one", "two", **wanted) as answers, asyncio.timeout(20 * SWITCH_WITHIN_S):
             while quire.errors.count('"event":"process_ready"') < 22:
                 await asyncio.sleep(0.2)
         assert wrong(answers, alone.__getitem__) == []
@@ -359,7 +368,7 @@ async def test_request_brings_the_default_back(shared: QuireProcess) -> None:
     address = shared.address
     await order(address, "model", "unload", timeout_s=0)
     answers = await asyncio.gather(*(ask(address) for _ in range(8)))
-    assert [answer.text for answer in answers] == [alphabet("model")] * 8
+    assert wrong([answer._replace(model="model") for answer in answers]) == []
 
 
 # ---- what dies
@@ -407,6 +416,9 @@ async def test_supervisor_that_is_killed_leaves_no_engine(tmp_path: Path, state:
         await until_state(quire.address, two=state)
         quire.process.kill()
         quire.process.wait()
+        async with asyncio.timeout(PATIENCE_S):  # this engine hears nothing before torch is imported
+            while quire.pids():
+                await asyncio.sleep(0.1)
         quire.wait_until_nothing_is_left()
         await asyncio.gather(waiting, return_exceptions=True)
 
@@ -447,6 +459,6 @@ async def test_drain_ends_every_stream_of_every_model_and_leaves_nothing(tmp_pat
         refused = await homeless
         assert (refused.status, refused.error and refused.error["code"]) == (503, "shutting_down")
         assert (await ordering).status_code == 503
-        assert await asyncio.to_thread(quire.process.wait, 20) == 0
+        assert await asyncio.to_thread(quire.process.wait, 60) == 0
         assert "Traceback" not in quire.errors
         quire.wait_until_nothing_is_left()
