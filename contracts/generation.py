@@ -18,7 +18,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     """The key's label; never the key."""
     weight: float = 1.0
-    """Share of the engine relative to the other tenants that have work waiting."""
+    """Share of the engine relative to the other tenants that have work waiting, and of the prefix cache relative to
+    those that have something cached."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     """Counts prompt and max_tokens when a request is admitted; what was not generated is given back at its end."""
