@@ -25,6 +25,7 @@ QuireError
 │   ├── DeadlineExceeded            503 deadline_exceeded
 │   ├── ConversationBusy            409 conversation_busy
 │   ├── ConversationsUnavailable    503 conversations_unavailable
+│   │   └── StorageFull             507 storage_full
 │   └── ShuttingDown                503 shutting_down
 ├── EngineError                     500 engine_error: this request failed in the engine, the server goes on
 │   ├── EngineDead                  503 engine_dead
@@ -223,6 +224,13 @@ class ConversationsUnavailable(OverloadError):
     """The database of the conversations does not answer; requests without a conversation are served."""
 
     code = "conversations_unavailable"
+
+
+class StorageFull(ConversationsUnavailable):
+    """The disk of the conversations has no room; what there is can be read."""
+
+    status = 507
+    code = "storage_full"
 
 
 class ShuttingDown(OverloadError):

@@ -23,6 +23,7 @@ ALLOWED_HEADERS: Final = (
     "x-request-timeout",
     "x-request-id",
     "x-quire-detach",
+    "idempotency-key",
     "last-event-id",
     "openai-organization",
     "openai-project",

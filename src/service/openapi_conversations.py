@@ -27,6 +27,7 @@ _BAD_BODY = {
 _NOT_KEPT = {
     404: "No such conversation of this key, or none are kept.",
     503: "The database of the conversations does not answer; see retry-after.",
+    507: "The disk of the conversations is full.",
 }
 
 

@@ -7,12 +7,13 @@ from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompl
 from contracts.openai.completions import Completion, CompletionRequest
 from contracts.openai.models import ModelCard, ModelList, UnloadOptions
 from service.api_operation import Operation
+from service.conversations.turn_types import KEY_NAME
 from service.openapi_conversations import conversation_operations
 from service.openapi_jaeger import JAEGER_ROUTES
 from service.routes.health import Health, Probe, Stats
 from service.routes.pages import Welcome
 from service.routes.request_events import AFTER_PARAMETER, LAST_EVENT_HEADER
-from service.routes.request_limits import DETACH_HEADER, DETACH_WORD, MAX_TIMEOUT_S, TIMEOUT_HEADER
+from service.routes.request_limits import DETACH_HEADER, DETACH_WORD, MAX_KEY_LEN, MAX_TIMEOUT_S, TIMEOUT_HEADER
 from service.routes.requests import DEFAULT_LIMIT, MAX_LIMIT, ORDERS
 
 _REQUEST_ERRORS = {
@@ -31,6 +32,7 @@ _REQUEST_ERRORS = {
 _CHAT_ERRORS = {
     404: "No such model, or no such conversation of this key.",
     409: "Another request writes to the conversation, or this one was cancelled.",
+    507: "The disk of the conversations is full.",
 }
 _RECORD_ERRORS = {404: "No such request is remembered.", 503: "The engine does not answer."}
 _FOLLOW_ERRORS = {
@@ -54,6 +56,14 @@ _DETACH = {
     "schema": {"type": "string", "enum": [DETACH_WORD]},
     "description": "The request goes on when its client is gone, and the events of a stream are numbered, so that "
     "GET /v1/requests/{any_id}/events resumes it. Not with several prompts or echo.",
+}
+_KEY = {
+    "name": KEY_NAME,
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LEN},
+    "description": "With 'conversation': a request that is sent again with its key is answered from what was kept, and "
+    "nothing is kept twice; x-quire-replayed then says true.",
 }
 _LAST_EVENT = {
     "name": LAST_EVENT_HEADER,
@@ -89,8 +99,8 @@ def _api_operations() -> list[Operation]:
             reply=ChatCompletion,
             events=(ChatCompletionChunk,),
             example={"messages": [{"role": "user", "content": "Tell me a short story."}], "stream": True},
-            errors=_REQUEST_ERRORS,
-            headers=[_TIMEOUT, _DETACH],
+            errors=_REQUEST_ERRORS | _CHAT_ERRORS,
+            headers=[_TIMEOUT, _DETACH, _KEY],
         ),
         Operation(
             method="post",

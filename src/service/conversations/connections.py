@@ -1,12 +1,14 @@
 """Engines of SQLAlchemy for a Location: how connections are made, what each sets, how transactions begin.
 
 Every acknowledged write is on the disk: SQLite keeps a write-ahead log that each commit flushes (synchronous=FULL);
-PostgreSQL does so by its own default.
+PostgreSQL does so by its own default. What is deleted is overwritten with zeros in SQLite's file; `write_ahead_log`
+sees to its log.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +24,33 @@ from service.conversations.tables import VERSION_TABLE
 CONNECT_TIMEOUT_S: Final = 1.5
 """Until a server must have answered, or another writer must have left the file."""
 COMMAND_TIMEOUT_S: Final = 10.0
+"""Of a statement in PostgreSQL, of a whole transaction in SQLite: what reads keeps the log from being emptied."""
 POOL_SIZE: Final = 4
 POOL_TIMEOUT_S: Final = 2
 IS_WRITE: Final = "quire_is_write"
 """Execution option of transactions that will write."""
+_DEADLINE: Final = "quire_deadline"
+_STEPS_PER_LOOK: Final = 100_000
+"""Of SQLite's virtual machine, about a millisecond."""
+_PRAGMAS: Final = (
+    "foreign_keys=ON",
+    "synchronous=FULL",
+    "secure_delete=ON",
+    "temp_store=MEMORY",  # sorting must leave no text in /tmp
+)
+
+
+class _Deadline:
+    """When the transaction on one connection of SQLite has to be over; written by its begin, read by its thread."""
+
+    __slots__ = ("at_s",)
+
+    def __init__(self) -> None:
+        self.at_s = float("inf")
+
+    def is_over(self) -> bool:
+        """Asked by SQLite within statements; where it is, the statement fails."""
+        return time.monotonic() > self.at_s
 
 
 def driver_errors(location: Location) -> tuple[type[BaseException], ...]:
@@ -79,9 +104,11 @@ def _connect_args(location: Location) -> dict[str, Any]:
 
 def _set_up_sqlite(connection: Any, entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA synchronous=FULL")
+    for pragma in _PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+    deadline = entry.info[_DEADLINE] = _Deadline()
+    connection.run_async(lambda driver: driver.set_progress_handler(deadline.is_over, _STEPS_PER_LOOK))
     # SQLite's own function knows ASCII only; searching is to find É by é.
     connection.create_function("lower", 1, _lower, deterministic=True)
 
@@ -92,5 +119,6 @@ def _lower(text: object) -> object:
 
 def _begin_sqlite(connection: Connection) -> None:
     """A writer takes the lock at once: one that begins as a reader is refused without waiting when it first writes."""
+    connection.info[_DEADLINE].at_s = time.monotonic() + COMMAND_TIMEOUT_S
     is_write = connection.get_execution_options().get(IS_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")

@@ -7,6 +7,7 @@ is asked anew each time, so it heals by itself. Knows no tables.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,14 +15,19 @@ from typing import Any, Final, TypeVar
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from contracts.errors import ConversationsUnavailable
+from contracts.errors import ConversationsUnavailable, StorageFull
 from service.conversations.connections import IS_WRITE, driver_errors, make_config
 from service.conversations.location import Location
-from service.conversations.schema import MIGRATIONS, prepare
+from service.conversations.schema import MIGRATIONS, SchemaNotKnown, prepare
+from service.conversations.write_ahead_log import WriteAheadLog
 
 TIMEOUT_S: Final = 2.0
 """Until the caller is told that the database does not answer; above what a lock or a connection may take."""
 RETRY_AFTER_S: Final = 2.0
+FULL_RETRY_AFTER_S: Final = 30.0
+_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_NAMES: Final = frozenset({"SQLITE_FULL", "53100"})
+"""SQLite's name, and PostgreSQL's state."""
 
 T = TypeVar("T")
 FileIdentity = tuple[int, int]
@@ -43,6 +49,7 @@ class Database:
         self._identity: FileIdentity | None = None
         self._opening: asyncio.Task[AsyncEngine] | None = None
         self._write_lock = asyncio.Lock()
+        self._wal = None if location.path is None else WriteAheadLog(location.path, self._write_lock)
         self._num_written = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -54,16 +61,21 @@ class Database:
         """What `work` returns; raises ConversationsUnavailable, or the QuireError that `work` raises."""
         return await self._within_time(self._transact(work, is_write=False), timeout_s or self._timeout_s)
 
-    async def write(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """Likewise; what `work` did is on the disk when this returns, and undone when it raises."""
+    async def write(self, work: Callable[[AsyncSession], Awaitable[T]], *, erases: bool = False) -> T:
+        """Likewise; what `work` did is on the disk when this returns, and undone when it raises.
 
+        With `erases` what it deleted or wrote over is also removed from SQLite's log, at once or when readers have
+        gone. Where ConversationsUnavailable is raised for want of an answer, it may be on the disk nevertheless.
+        """
         await self._wait_for_turn()
-        return await self._within_time(self._write_and_release(work), self._timeout_s)
+        return await self._within_time(self._write_and_release(work, erases=erases), self._timeout_s)
 
     async def close(self) -> None:
         """Let running transactions end, then close the connections."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._timeout_s)
+        if self._wal is not None:
+            await self._wal.close()
         await self._dispose()
 
     async def _wait_for_turn(self) -> None:
@@ -78,10 +90,12 @@ class Database:
                 if self._num_written == num_written:
                     raise self._unavailable("queue") from None
 
-    async def _write_and_release(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def _write_and_release(self, work: Callable[[AsyncSession], Awaitable[T]], *, erases: bool) -> T:
         try:
             result = await self._transact(work, is_write=True)
             self._num_written += 1
+            if self._wal is not None:
+                await self._wal.settle(has_erased=erases)
             return result
         finally:
             self._write_lock.release()
@@ -108,7 +122,11 @@ class Database:
             bound = engine.execution_options(**{IS_WRITE: is_write})
             async with AsyncSession(bound, expire_on_commit=False) as session, session.begin():
                 return await work(session)
+        except SchemaNotKnown as error:
+            raise self._unavailable(str(error), f"{error} Update this server, or give it another database.") from error
         except self._errors as error:
+            if _is_full(error):
+                raise self._full(_name_of(error)) from error
             raise self._unavailable(_name_of(error)) from error
 
     async def _open(self) -> AsyncEngine:
@@ -137,12 +155,20 @@ class Database:
         if engine is not None:
             await engine.dispose()
 
-    def _unavailable(self, reason: str) -> ConversationsUnavailable:
+    def _unavailable(
+        self, reason: str, detail: str = "The database of the conversations does not answer. Try again soon."
+    ) -> ConversationsUnavailable:
         _log.error("conversations_unavailable", database=self._location.kind, reason=reason)
         return ConversationsUnavailable(
-            "The database of the conversations does not answer; requests without a conversation are served. "
-            "Try again soon.",
-            retry_after_s=RETRY_AFTER_S,
+            f"{detail} Requests without a conversation are served.", retry_after_s=RETRY_AFTER_S
+        )
+
+    def _full(self, reason: str) -> StorageFull:
+        _log.error("conversations_storage_full", database=self._location.kind, reason=reason)
+        return StorageFull(
+            "The disk of the conversations is full: nothing was kept. Conversations can be read, and requests without "
+            "one are served. Delete some, or try again when there is room.",
+            retry_after_s=FULL_RETRY_AFTER_S,
         )
 
 
@@ -155,6 +181,13 @@ def _identify(path: Path | None) -> FileIdentity | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _is_full(error: BaseException) -> bool:
+    origin = getattr(error, "orig", None) or error
+    cause = getattr(origin, "__cause__", None) or origin  # SQLAlchemy wraps asyncpg's errors twice
+    names = {getattr(one, name, None) for one in (origin, cause) for name in ("sqlite_errorname", "sqlstate")}
+    return bool(names & _FULL_NAMES) or getattr(origin, "errno", None) in _FULL_ERRNOS
 
 
 def _name_of(error: BaseException) -> str:

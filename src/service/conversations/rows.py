@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.conversations import Conversation, ConversationDetail, ConversationMessage, GenerationDefaults
@@ -18,6 +18,18 @@ from service.conversations.tables import ConversationRow, MessageRow
 _ID = re.compile(r"conv_[0-9a-f]{32}", re.ASCII)
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(GenerationDefaults)
+
+MessageTuple = Row[tuple[str, str, str, int, str | None, str | None, str | None]]
+MESSAGE_COLUMNS = (
+    MessageRow.id,
+    MessageRow.role,
+    MessageRow.content,
+    MessageRow.created_ms,
+    MessageRow.model,
+    MessageRow.finish_reason,
+    MessageRow.error,
+)
+"""What of a message is read to be shown; as objects of the ORM thousands would hold the event loop up."""
 
 
 def new_id(prefix: str) -> str:
@@ -51,6 +63,12 @@ async def find_row(
     return row
 
 
+def messages_of(owner: str, conversation_id: str) -> ColumnElement[bool]:
+    """Which messages are the conversation's, and none where it is not the owner's."""
+    found = select(ConversationRow.id).where(ConversationRow.id == conversation_id, ConversationRow.owner == owner)
+    return MessageRow.conversation_id == found.scalar_subquery()
+
+
 def not_found(conversation_id: str) -> ConversationNotFound:
     """The same words for an id that is unknown and for another key's."""
     return ConversationNotFound(
@@ -74,20 +92,27 @@ def to_conversation(row: ConversationRow) -> Conversation:
     )
 
 
-def to_detail(row: ConversationRow, messages: Sequence[MessageRow]) -> ConversationDetail:
-    """With all its messages."""
+def to_detail(row: ConversationRow, messages: Sequence[MessageTuple]) -> ConversationDetail:
+    """With all its messages, of which there may be thousands: to be called in a thread."""
     fields = msgspec.structs.asdict(to_conversation(row))
-    return ConversationDetail(**fields, messages=[to_message(message) for message in messages])
+    return ConversationDetail(**fields, messages=[_to_message(*message) for message in messages])
 
 
-def to_message(row: MessageRow) -> ConversationMessage:
-    """One message."""
+def _to_message(
+    message_id: str,
+    role: str,
+    content: str,
+    created_ms: int,
+    model: str | None,
+    finish_reason: str | None,
+    error: str | None,
+) -> ConversationMessage:
     return ConversationMessage(
-        id=row.id,
-        role=cast("Any", row.role),
-        content=row.content,
-        created_at=row.created_ms // 1000,
-        model=row.model,
-        finish_reason=row.finish_reason,
-        error=row.error,
+        id=message_id,
+        role=cast("Any", role),
+        content=content,
+        created_at=created_ms // 1000,
+        model=model,
+        finish_reason=finish_reason,
+        error=error,
     )

@@ -80,7 +80,9 @@ def _is_current(connection: Connection) -> bool:
         return False
     found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 (a constant)
     if found is not None and str(found) > REVISION:
-        raise SchemaNotKnown(f"The tables have revision {found}, this release knows those up to {REVISION}.")
+        raise SchemaNotKnown(
+            f"The conversations' tables have revision {found}, of a later release; this one knows up to {REVISION}."
+        )
     return found == REVISION
 
 

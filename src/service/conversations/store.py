@@ -5,11 +5,13 @@ Everything is the owner's: another's conversation is not found, whoever asks. Kn
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.conversations import (
@@ -23,12 +25,23 @@ from contracts.conversations import (
 from contracts.errors import ConversationNotFound, InvalidValue
 from service.clocks import unix_ms
 from service.conversations.database import Database
-from service.conversations.exchange import ImportedConversation
-from service.conversations.rows import encode_defaults, find_row, new_id, not_found, to_conversation, to_detail
+from service.conversations.exchange import ImportedConversation, ImportedMessage
+from service.conversations.rows import (
+    MESSAGE_COLUMNS,
+    encode_defaults,
+    find_row,
+    messages_of,
+    new_id,
+    not_found,
+    to_conversation,
+    to_detail,
+)
 from service.conversations.tables import ConversationRow, MessageRow
 
 SEARCH_TIMEOUT_S: Final = 10.0
 """Searching reads all that an owner has said."""
+MESSAGES_PER_INSERT: Final = 128
+"""Of a long import: about two milliseconds of the event loop."""
 
 
 class ConversationQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,24 +81,9 @@ class ConversationStore:
 
     async def restore(self, owner: str, imported: ImportedConversation) -> Conversation:
         """A new conversation with what a file holds."""
-        conversation_id = new_id("conv_")
-        messages = [
-            MessageRow(
-                id=new_id("msg_"),
-                conversation_id=conversation_id,
-                position=position,
-                turn=message.turn,
-                role=message.role,
-                content=message.content,
-                model=message.model,
-                finish_reason=message.finish_reason,
-                error=message.error,
-                created_ms=message.created_ms,
-            )
-            for position, message in enumerate(imported.messages, start=1)
-        ]
+        messages = imported.messages
         row = ConversationRow(
-            id=conversation_id,
+            id=new_id("conv_"),
             owner=owner,
             title=imported.title,
             system_prompt=imported.system_prompt,
@@ -126,9 +124,9 @@ class ConversationStore:
 
         async def work(session: AsyncSession) -> ConversationDetail:
             row = await find_row(session, owner, conversation_id)
-            of_it = MessageRow.conversation_id == conversation_id
-            messages = await session.scalars(select(MessageRow).where(of_it).order_by(MessageRow.position))
-            return to_detail(row, list(messages))
+            of_it = messages_of(owner, conversation_id)
+            messages = await session.execute(select(*MESSAGE_COLUMNS).where(of_it).order_by(MessageRow.position))
+            return await asyncio.to_thread(to_detail, row, messages.all())
 
         return await self._database.read(work)
 
@@ -150,25 +148,38 @@ class ConversationStore:
             row.updated_ms = unix_ms()
             return to_conversation(row)
 
-        return await self._database.write(work)
+        return await self._database.write(work, erases=True)
 
     async def delete(self, owner: str, conversation_id: str) -> None:
         """Remove it with its messages; a reply that is under way then finds nowhere to go."""
 
         async def work(session: AsyncSession) -> None:
             await find_row(session, owner, conversation_id, is_locked=True)
-            await session.execute(delete(ConversationRow).where(ConversationRow.id == conversation_id))
+            of_owner = (ConversationRow.id == conversation_id) & (ConversationRow.owner == owner)
+            await session.execute(delete(ConversationRow).where(of_owner))
 
-        await self._database.write(work)
+        await self._database.write(work, erases=True)
 
-    async def _add(self, row: ConversationRow, messages: list[MessageRow]) -> Conversation:
+    async def _add(self, row: ConversationRow, messages: Sequence[ImportedMessage]) -> Conversation:
         async def work(session: AsyncSession) -> Conversation:
             session.add(row)
             await session.flush()
-            session.add_all(messages)
+            for begin in range(0, len(messages), MESSAGES_PER_INSERT):
+                some = messages[begin : begin + MESSAGES_PER_INSERT]
+                await session.execute(insert(MessageRow), _message_values(row.id, begin + 1, some))
             return to_conversation(row)
 
         return await self._database.write(work)
+
+
+def _message_values(
+    conversation_id: str, first_position: int, messages: Sequence[ImportedMessage]
+) -> list[dict[str, Any]]:
+    return [
+        {"id": new_id("msg_"), "conversation_id": conversation_id, "position": position}
+        | msgspec.structs.asdict(message)
+        for position, message in enumerate(messages, start=first_position)
+    ]
 
 
 def _holds(text: str, *, is_sqlite: bool) -> ColumnElement[bool]:

@@ -8,12 +8,13 @@ from advanced_alchemy.base import DefaultBase
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """Of the newest migration."""
 VERSION_TABLE: Final = "quire_schema_version"
 
 ID_LEN = 40
 LABEL_LEN = 512
+KEY_LEN = 255
 
 
 class ConversationRow(DefaultBase):
@@ -25,6 +26,8 @@ class ConversationRow(DefaultBase):
     id: Mapped[str] = mapped_column(String(ID_LEN), primary_key=True)
     owner: Mapped[str] = mapped_column(String(64))
     """Label of the API key; empty where the server has no keys."""
+    # To the ORM a row is its id with its owner, so that whatever it writes names both.
+    __mapper_args__ = {"primary_key": [id, owner]}  # noqa: A003, RUF012 (as SQLAlchemy wants it)
     title: Mapped[str | None] = mapped_column(Text)
     system_prompt: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(String(LABEL_LEN))
@@ -43,7 +46,10 @@ class MessageRow(DefaultBase):
     """One message. A turn is what one request posted, ending with the user's message, and then the reply to it."""
 
     __tablename__ = "quire_message"
-    __table_args__ = (UniqueConstraint("conversation_id", "position", name="uq_quire_message_position"),)
+    __table_args__ = (
+        UniqueConstraint("conversation_id", "position", name="uq_quire_message_position"),
+        Index("uq_quire_message_idempotency", "conversation_id", "idempotency_key", unique=True),
+    )
 
     id: Mapped[str] = mapped_column(String(ID_LEN), primary_key=True)
     conversation_id: Mapped[str] = mapped_column(
@@ -58,6 +64,8 @@ class MessageRow(DefaultBase):
     model: Mapped[str | None] = mapped_column(String(LABEL_LEN))
     finish_reason: Mapped[str | None] = mapped_column(String(LABEL_LEN))
     error: Mapped[str | None] = mapped_column(String(LABEL_LEN))
+    idempotency_key: Mapped[str | None] = mapped_column(String(KEY_LEN))
+    """Of the request that posted the turn, at the turn's last message of the user."""
     created_ms: Mapped[int] = mapped_column(BigInteger)
 
 

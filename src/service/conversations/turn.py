@@ -11,9 +11,9 @@ from typing import Final
 
 import structlog
 
-from contracts.errors import ConversationsUnavailable, QuireError
+from contracts.errors import ConversationsUnavailable, InvalidValue, QuireError
 from service.conversations.access import Conversations, OpenConversations
-from service.conversations.turn_types import Claim, History, Reply, TurnMessage
+from service.conversations.turn_types import KEY_NAME, Claim, History, KeptReply, Reply, TurnMessage
 
 CANCELLED: Final = "cancelled"
 """Finish reason of a reply whose client left, and the mark of a message whose client left before any text."""
@@ -49,10 +49,34 @@ class Turn:
         self._claim, history = await self._open.locks.acquire(self._owner, self._conversation_id)
         return history
 
-    async def post(self, messages: Sequence[TurnMessage], retried_turn: int | None, model: str) -> None:
-        """Keep what is new; `model` is who will answer."""
+    async def recall(self, posted: Sequence[TurnMessage], key: str) -> KeptReply | History | None:
+        """What the request that had this idempotency key before was answered, where that was kept whole.
+
+        Else the message is to be answered anew: None, or the history where it has changed, because a reply that broke
+        off when its client left makes room for a whole one. Raises InvalidValue where the key is another message's.
+        """
         opened, claim = self._taken()
-        self._turn = await opened.turns.post(claim, messages, retried_turn)
+        found = await opened.turns.find_keyed(claim, key)
+        if found is None:
+            return None
+        if not found.is_same(posted):
+            raise InvalidValue(
+                f"The header {KEY_NAME} is that of another message in this conversation. Give each its own.",
+                param=KEY_NAME,
+            )
+        if found.reply is None or (found.reply.finish_reason == CANCELLED and not found.is_last):
+            return None
+        if found.reply.finish_reason != CANCELLED:
+            return found.reply
+        await opened.turns.cut(claim, found.reply.id)
+        return await opened.turns.take(claim)
+
+    async def post(
+        self, messages: Sequence[TurnMessage], retried_turn: int | None, model: str, key: str | None = None
+    ) -> None:
+        """Keep what is new, under the request's idempotency key; `model` is who will answer."""
+        opened, claim = self._taken()
+        self._turn = await opened.turns.post(claim, messages, retried_turn, key)
         self._model = model
 
     def add(self, text: str, finish_reason: str | None) -> None:

@@ -16,11 +16,11 @@ from contracts.conversations import MAX_STORED_MESSAGES, MAX_TEXT_BYTES, Convers
 from contracts.errors import ConversationBusy, ConversationFull, clip
 from service.clocks import unix_ms
 from service.conversations.database import Database
-from service.conversations.rows import find_row, new_id, to_conversation
+from service.conversations.rows import find_row, messages_of, new_id, to_conversation
 from service.conversations.tables import ConversationRow, LeaseRow, MessageRow
 from service.conversations.texts import default_title
 from service.conversations.trimming import num_turns_over
-from service.conversations.turn_types import Claim, History, Reply, TurnMessage
+from service.conversations.turn_types import Claim, History, KeptReply, KeyedTurn, Reply, TurnMessage
 from service.http_errors import NotFound
 
 LEASE_S = 6.0
@@ -73,23 +73,45 @@ class TurnStore:
 
         await self._database.write(work)
 
-    async def post(self, claim: Claim, messages: Sequence[TurnMessage], retried_turn: int | None) -> int:
+    async def find_keyed(self, claim: Claim, key: str) -> KeyedTurn | None:
+        """The turn that was posted with the idempotency key; None where there is none."""
+
+        async def work(session: AsyncSession) -> KeyedTurn | None:
+            row = await find_row(session, claim.owner, claim.conversation_id)
+            of_it = messages_of(claim.owner, claim.conversation_id)
+            keyed = select(MessageRow.turn).where(of_it, MessageRow.idempotency_key == key).scalar_subquery()
+            of_turn = select(MessageRow).where(of_it, MessageRow.turn == keyed).order_by(MessageRow.position)
+            messages = list(await session.scalars(of_turn))
+            return _to_keyed_turn(row, messages, key) if messages else None
+
+        return await self._database.read(work)
+
+    async def post(
+        self, claim: Claim, messages: Sequence[TurnMessage], retried_turn: int | None, key: str | None = None
+    ) -> int:
         """Keep the messages of a new turn and return its number, or take `retried_turn` up again.
 
-        Raises ConversationNotFound, ConversationBusy or ConversationFull.
+        The idempotency key is the turn's from now on. Raises ConversationNotFound, ConversationBusy or
+        ConversationFull.
         """
 
         async def work(session: AsyncSession) -> int:
             row = await self._locked_row(session, claim)
+            of_it = messages_of(claim.owner, claim.conversation_id)
+            if key is not None:  # an older turn with it was never answered, and others came after it
+                of_key = of_it & (MessageRow.idempotency_key == key)
+                await session.execute(update(MessageRow).where(of_key).values(idempotency_key=None))
             if retried_turn is not None:
-                of_turn = MessageRow.turn == retried_turn
-                of_it = (MessageRow.conversation_id == claim.conversation_id) & of_turn
-                await session.execute(update(MessageRow).where(of_it).values(error=None))
+                of_turn = of_it & (MessageRow.turn == retried_turn)
+                await session.execute(update(MessageRow).where(of_turn).values(error=None))
+                if key is not None:
+                    of_last = of_it & (MessageRow.position == row.num_messages)
+                    await session.execute(update(MessageRow).where(of_last).values(idempotency_key=key))
                 return retried_turn
             _check_room(row, messages)
             row.num_turns += 1
-            for message in messages:
-                _append(session, row, _new_row(row, message.role, message.content))
+            rows = [_append(session, row, _new_row(row, message.role, message.content)) for message in messages]
+            rows[-1].idempotency_key = key
             if row.title is None:
                 row.title = default_title(messages[-1].content)
             return row.num_turns
@@ -114,13 +136,10 @@ class TurnStore:
         async def work(session: AsyncSession) -> None:
             if not await self._give_back(session, claim):
                 return
-            last = (
-                select(func.max(MessageRow.position))
-                .where(MessageRow.conversation_id == claim.conversation_id, MessageRow.turn == turn)
-                .scalar_subquery()
-            )
-            of_it = (MessageRow.conversation_id == claim.conversation_id) & (MessageRow.position == last)
-            await session.execute(update(MessageRow).where(of_it).values(error=error))
+            of_it = messages_of(claim.owner, claim.conversation_id)
+            last = select(func.max(MessageRow.position)).where(of_it, MessageRow.turn == turn).scalar_subquery()
+            of_last = of_it & (MessageRow.position == last)
+            await session.execute(update(MessageRow).where(of_last).values(error=error))
 
         await self._database.write(work)
 
@@ -129,7 +148,7 @@ class TurnStore:
 
         async def work(session: AsyncSession) -> Conversation:
             row = await self._locked_row(session, claim)
-            of_it = MessageRow.conversation_id == claim.conversation_id
+            of_it = messages_of(claim.owner, claim.conversation_id)
             found = await session.execute(
                 select(MessageRow.id, MessageRow.turn, MessageRow.content).where(of_it).order_by(MessageRow.position)
             )
@@ -144,12 +163,12 @@ class TurnStore:
             row.updated_ms = unix_ms()
             return to_conversation(row)
 
-        return await self._database.write(work)
+        return await self._database.write(work, erases=True)
 
     async def _read_history(self, session: AsyncSession, row: ConversationRow) -> History:
         """Without the turns that max_turns leaves out of any prompt; the turn to come is counted by `trimming`."""
         first_turn = num_turns_over(row.num_turns, row.max_turns) + 1
-        of_it = (MessageRow.conversation_id == row.id) & (MessageRow.turn >= first_turn)
+        of_it = messages_of(row.owner, row.id) & (MessageRow.turn >= first_turn)
         found = await session.execute(
             select(MessageRow.turn, MessageRow.role, MessageRow.content).where(of_it).order_by(MessageRow.position)
         )
@@ -209,9 +228,28 @@ def _new_row(row: ConversationRow, role: str, content: str) -> MessageRow:
     )
 
 
-def _append(session: AsyncSession, row: ConversationRow, message: MessageRow) -> None:
+def _to_keyed_turn(row: ConversationRow, messages: Sequence[MessageRow], key: str) -> KeyedTurn:
+    (end,) = (index for index, message in enumerate(messages, start=1) if message.idempotency_key == key)
+    posted, last = messages[:end], messages[-1]
+    return KeyedTurn(
+        posted=[TurnMessage(turn=one.turn, role=one.role, content=one.content) for one in posted],
+        reply=KeptReply(
+            id=last.id,
+            created_s=last.created_ms // 1000,
+            content=last.content,
+            model=last.model or "",
+            finish_reason=last.finish_reason or "",
+        )
+        if len(messages) > end
+        else None,
+        is_last=last.position == row.num_messages,
+    )
+
+
+def _append(session: AsyncSession, row: ConversationRow, message: MessageRow) -> MessageRow:
     """Positions follow the count, so they are made one after another."""
     session.add(message)
     row.num_messages += 1
     row.num_bytes += len(message.content.encode())
     row.updated_ms = message.created_ms
+    return message

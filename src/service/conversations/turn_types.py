@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Final
 
 import msgspec
 
 from contracts.conversations import Conversation
+
+KEY_NAME: Final = "idempotency-key"
+"""What requests and errors call the key by which a message that is sent again is known."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,26 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     content: str
     model: str
     finish_reason: str
+
+
+class KeptReply(Reply, frozen=True, kw_only=True):
+    """A reply that is in the database."""
+
+    id: str
+    created_s: int
+
+
+class KeyedTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """The turn of an idempotency key."""
+
+    posted: list[TurnMessage]
+    reply: KeptReply | None
+    """None where there is none yet."""
+    is_last: bool
+
+    def is_same(self, posted: Sequence[TurnMessage]) -> bool:
+        """Whether the key stands for these messages."""
+        return [(one.role, one.content) for one in self.posted] == [(one.role, one.content) for one in posted]
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,13 +17,15 @@ from contracts.openai.chat import ChatCompletionRequest
 from service import message_content
 from service.conversations.prompting import TurnTranslator, read_posted, with_defaults
 from service.conversations.turn import Turn
+from service.conversations.turn_types import KEY_NAME, KeptReply
 from service.engine_provider import ModelProvider
 from service.generation_stream import ChoicePiece, GenerationStream
 from service.routes.body import ReceivedBody
 from service.routes.conversations import owner_of
 from service.routes.generation import Reply, ReplyForm, ReplyHead, admit, in_background, load_within, new_head
+from service.routes.replayed_reply import replay
 from service.routes.replies import reply_with
-from service.routes.request_limits import DETACH_HEADER, limits_of
+from service.routes.request_limits import DETACH_HEADER, limits_of, read_key
 from service.sse import end_tasks, wait_for_disconnect
 
 NewForm = Callable[[ChatCompletionRequest, ReplyHead], ReplyForm]
@@ -78,7 +80,13 @@ class ConversationReply:
                 "itself. Leave it out.",
                 param=DETACH_HEADER,
             )
+        key = read_key(self._request.headers.getall(KEY_NAME, []))
         history = await self._turn.take()
+        if key is not None:
+            recalled = await self._turn.recall(posted.messages, key)
+            if isinstance(recalled, KeptReply):
+                return replay(recalled, self._received, self._new_form)
+            history = recalled or history
         body = with_defaults(self._received.body, history.conversation)
         # After the defaults, which may name the model.
         serving = await load_within(provider, body.model, limits.request_timeout_s)
@@ -86,7 +94,7 @@ class ConversationReply:
         translator = TurnTranslator(body, posted, history, serving.model)
         num_bytes = self._received.num_bytes + history.num_bytes
         text_request = await in_background(num_bytes, translator.translate, head.id, limits)
-        await self._turn.post(posted.messages, history.retried_turn(posted.messages), head.model)
+        await self._turn.post(posted.messages, history.retried_turn(posted.messages), head.model, key)
         try:
             generation = await admit(provider, serving, [text_request], TurnGeneration)
         except Exception as error:

@@ -11,12 +11,15 @@ from opentelemetry import trace
 
 from contracts.errors import InvalidValue, clip
 from service.api_keys import ApiKey
+from service.conversations.turn_types import KEY_NAME
 from service.translate import Limits
 
 TIMEOUT_HEADER: Final = "x-request-timeout"
 DETACH_HEADER: Final = "x-quire-detach"
 DETACH_WORD: Final = "keep"
 MAX_TIMEOUT_S: Final = 86_400.0
+MAX_KEY_LEN: Final = 255
+_KEY = re.compile(rf"[!-~]{{1,{MAX_KEY_LEN}}}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,5}(\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -54,6 +57,20 @@ def read_detach(values: list[str]) -> bool:
             param=DETACH_HEADER,
         )
     return True
+
+
+def read_key(values: list[str]) -> str | None:
+    """The idempotency key; None where there is none. Raises InvalidValue."""
+    if not values:
+        return None
+    text = ", ".join(values)
+    if not _KEY.fullmatch(text):
+        raise InvalidValue(
+            f"The header {KEY_NAME} has {len(text)} characters, but needs 1 to {MAX_KEY_LEN} visible ones of ASCII "
+            "without spaces.",
+            param=KEY_NAME,
+        )
+    return text
 
 
 def read_timeout(values: list[str]) -> float | None:

@@ -1,8 +1,7 @@
-"""Databases for the tests of conversations: a file always, PostgreSQL where QUIRE_TEST_POSTGRES_URL names one."""
+"""Databases for the tests of conversations: a file always, PostgreSQL where there is one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from service.conversations.access import Conversations, OpenConversations
 from service.conversations.location import Location
 
-POSTGRES_VARIABLE = "QUIRE_TEST_POSTGRES_URL"
 TABLES = "quire_lease, quire_message, quire_conversation, quire_schema_version"
 
 
@@ -29,11 +27,9 @@ async def location(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     if request.param == "sqlite":
         yield Location(path=tmp_path / "data" / "conversations.db")
         return
-    url = os.environ.get(POSTGRES_VARIABLE)
-    if url is None:
-        pytest.skip(f"{POSTGRES_VARIABLE} names no PostgreSQL to test with")
+    url: str = request.getfixturevalue("postgres_url")
     await drop_tables(url)
-    yield Location(postgres_url=url)
+    yield Location(postgres_url=url.replace("postgresql:", "postgresql+asyncpg:"))
     await drop_tables(url)
 
 
