@@ -1,7 +1,7 @@
 """Processes that write conversations until they are killed, and what each of them was told is kept.
 
 `python -m tests.service.conversations.killed_writer PATH_OR_URL` imports what is needed once; for each line that it
-reads it forks a writer. A writer says `ack [what, id, text]` when a call has returned, in one write, which no kill cuts.
+reads it forks a writer, which says `ack [what, id, text]` when a call has returned, in one write that no kill cuts.
 """
 
 from __future__ import annotations
