@@ -7,26 +7,51 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.types import ASGIApp, HTTPDisconnectEvent, Receive, Scope, Send
 
+from contracts.conversations import GenerationDefaults
 from contracts.errors import UnsupportedParameter
 from contracts.openai.chat import ChatCompletionRequest
 from service import message_content
 from service.conversations.prompting import TurnTranslator, read_posted, with_defaults
 from service.conversations.turn import Turn
+from service.conversations.turn_types import History
 from service.engine_provider import ModelProvider
 from service.generation_stream import ChoicePiece, GenerationStream
+from service.option_defaults import NO_DEFAULTS, fill_in
 from service.routes.body import ReceivedBody
 from service.routes.conversations import owner_of
-from service.routes.generation import Reply, ReplyForm, ReplyHead, admit, in_background, new_head
+from service.routes.generation import (
+    OPENAI_FRAMING,
+    Framing,
+    Reply,
+    ReplyForm,
+    ReplyHead,
+    admit,
+    in_background,
+    new_head,
+)
 from service.routes.replies import reply_with
 from service.routes.request_limits import DETACH_HEADER, limits_of
 from service.sse import end_tasks, wait_for_disconnect
 
-NewForm = Callable[[ChatCompletionRequest, ReplyHead], ReplyForm]
+NewForm = Callable[[ChatCompletionRequest, ReplyHead, History | None], ReplyForm]
+"""Makes the form of one reply; the history is that of a conversation before it, None without one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatManner:
+    """How a route answers a chat request."""
+
+    new_form: NewForm
+    defaults: GenerationDefaults = NO_DEFAULTS
+    """Of the route, where neither request nor conversation nor, for the length, the model says anything."""
+    framing: Framing = OPENAI_FRAMING
 
 
 class ConversationReply:
@@ -36,11 +61,11 @@ class ConversationReply:
     """
 
     def __init__(
-        self, request: Request[Any, Any, Any], received: ReceivedBody[ChatCompletionRequest], new_form: NewForm
+        self, request: Request[Any, Any, Any], received: ReceivedBody[ChatCompletionRequest], manner: ChatManner
     ) -> None:
         self._request = request
         self._received = received
-        self._new_form = new_form
+        self._manner = manner
         body = received.body
         self._turn = Turn(
             request.app.state["conversations"],
@@ -78,8 +103,9 @@ class ConversationReply:
                 "itself. Leave it out.",
                 param=DETACH_HEADER,
             )
+        limits = msgspec.structs.replace(limits, default_max_tokens=self._manner.defaults.max_tokens)
         history = await self._turn.take()
-        body = with_defaults(self._received.body, history.conversation)
+        body = fill_in(with_defaults(self._received.body, history.conversation), self._manner.defaults)
         serving = await provider.serving_for(body.model)  # after the defaults, which may name it
         head = new_head("chatcmpl-", serving.model.info)
         translator = TurnTranslator(body, posted, history, serving.model)
@@ -95,11 +121,12 @@ class ConversationReply:
         return await reply_with(
             Reply(
                 generation=generation,
-                form=self._new_form(body, head),
+                form=self._manner.new_form(body, head, history),
                 head=head,
                 is_stream=bool(body.stream),
                 extra_headers=self._received.reply_headers,
                 content=message_content.of_chat(provider.settings, body.messages),
+                framing=self._manner.framing,
             ),
             self._request,
         )

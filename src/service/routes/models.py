@@ -21,7 +21,7 @@ from contracts.openai.models import LoadProgress, ModelCard, ModelKind, ModelLis
 from service.engine_provider import ModelProvider, OrderVerb, Serving
 from service.error_responses import encode_error
 from service.http_errors import ClientGone, NotFound
-from service.routes.body import BodyDecoder
+from service.routes.body import BodyDecoder, has_body
 from service.sse import DONE, EventStreamReply, event, run_until_disconnect
 
 _HEADERS: Final = {"cache-control": "no-store"}
@@ -68,7 +68,7 @@ async def order_model(request: Request[Any, Any, Any], model_id: FromPath[str]) 
 
 async def _read_options(request: Request[Any, Any, Any], provider: ModelProvider, verb: OrderVerb) -> UnloadOptions:
     """What the body says, where there is one; only an unload can be told anything."""
-    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+    if not has_body(request):
         return UnloadOptions()
     if verb == "unload":
         return (await _UNLOAD.receive(request, provider.settings)).body
