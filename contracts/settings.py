@@ -161,6 +161,17 @@ class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             extra={"is_secret": True},
         ),
     ] = None
+    max_conversation_length: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Most turns of a kept conversation in a prompt, where it has no limit itself."),
+    ] = 50
+    compat: Annotated[
+        str,
+        _help(
+            "Older services whose clients are served: picollm, ruvon, fastapi_llm, gemma_stream, llm_serving, with "
+            "commas between them; all, or none."
+        ),
+    ] = "all"
     metrics_compat: Annotated[
         Literal["none", "vllm"], _help("vllm: /metrics has vLLM's names as well, for existing dashboards and gateways.")
     ] = "none"

@@ -1,4 +1,4 @@
-"""Wire structs of picoLLM and of the course server beside it: streams with `token`, a one-shot /chat, facts of a model."""
+"""Wire structs of picoLLM and of the course server beside it: streams with `token`, a one-shot /chat, model facts."""
 
 from __future__ import annotations
 

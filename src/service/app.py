@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,13 +13,15 @@ from litestar.exceptions import HTTPException
 from contracts.engine import Engine
 from contracts.errors import QuireError
 from contracts.settings import EngineSettings, Settings
+from service.compat.dialects import dialect_handlers, read_dialects
 from service.conversations.access import Conversations
 from service.engine_provider import EngineProvider, ModelProvider, OnProgress, StartupHooks, start_engine_in_process
 from service.error_responses import handle_client_gone, handle_http_exception, handle_quire_error, handle_unexpected
 from service.http_errors import ClientGone
 from service.key_store import KeyStore
+from service.mailboxes import Mailboxes
 from service.middleware import RequestContext
-from service.openapi import render_openapi
+from service.openapi import list_endpoints, render_openapi
 from service.routes import (
     chat,
     completions,
@@ -28,6 +31,7 @@ from service.routes import (
     metrics,
     models,
     pages,
+    presets,
     request_events,
     requests,
 )
@@ -51,11 +55,19 @@ def create_app(
     return build_app(settings, provider, is_loaded_first=True)
 
 
-def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: bool = False) -> Litestar:
+def build_app(
+    settings: Settings,
+    provider: ModelProvider,
+    *,
+    is_loaded_first: bool = False,
+    mailboxes: Mailboxes | None = None,
+) -> Litestar:
     """The application around a provider; `is_loaded_first` makes it wait for the engine before it answers at all.
 
-    Raises SettingsError for keys, names or origins that cannot be used.
+    `mailboxes` are shared with other workers; without them this application is the only one. Raises SettingsError for
+    keys, names, origins or dialects that cannot be used.
     """
+    dialects = read_dialects(settings.server.compat)
     keys = KeyStore.open(settings.server)
     kept = Conversations.of(settings.server)
 
@@ -81,9 +93,19 @@ def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: b
             *health.HANDLERS,
             *metrics.HANDLERS,
             *pages.HANDLERS,
+            *presets.HANDLERS,
+            *dialect_handlers(dialects),
         ],
         lifespan=[lifespan],
-        state=State({"provider": provider, "conversations": kept, "pages": load_pages(render_openapi())}),
+        state=State(
+            {
+                "provider": provider,
+                "conversations": kept,
+                "mailboxes": mailboxes or Mailboxes.alone(),
+                "pages": load_pages(render_openapi(dialects), list_endpoints(dialects)),
+                "started_s": time.monotonic(),
+            }
+        ),
         exception_handlers={
             QuireError: handle_quire_error,
             HTTPException: handle_http_exception,

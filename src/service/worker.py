@@ -8,7 +8,17 @@ from pathlib import Path
 
 from contracts.engine import EngineInfo
 from contracts.errors import StartupError
-from contracts.frames import ChildBound, Drain, ErrorReport, Failed, LaunchWorker, Models, OrderDone, WorkerReady
+from contracts.frames import (
+    ChildBound,
+    Drain,
+    ErrorReport,
+    Failed,
+    LaunchWorker,
+    MailboxNews,
+    Models,
+    OrderDone,
+    WorkerReady,
+)
 from service.app import build_app
 from service.control_channel import ControlChannel
 from service.engine_provider import StartupHooks
@@ -16,6 +26,7 @@ from service.event_loop import leave_now, run_event_loop
 from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
 from service.logs import configure_logging
+from service.mailboxes import Mailboxes
 from service.model_pool import ModelPool
 from service.private_directory import remove_private_directory
 from service.tracing import tracing
@@ -55,7 +66,8 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
     hooks = StartupHooks(on_ready=announce, on_failure=give_up)
     pool = ModelPool(settings, launch.catalog, launch.table, channel.send, hooks)
     address = ListenAddress(ip=launch.ip, port=settings.server.port)
-    server = GranianServer(build_app(settings, pool), address, settings.server, is_supervised=True)
+    mailboxes = Mailboxes(channel.send)
+    server = GranianServer(build_app(settings, pool, mailboxes=mailboxes), address, settings.server, is_supervised=True)
 
     def handle(message: ChildBound) -> None:
         if isinstance(message, Drain):
@@ -64,6 +76,8 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
             pool.update(message.table)
         elif isinstance(message, OrderDone):
             pool.settle(message.number, message.error)
+        elif isinstance(message, MailboxNews):
+            mailboxes.handle(message)
 
     directory = Path(launch.directory)
     channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(directory))

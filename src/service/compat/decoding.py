@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -24,6 +25,7 @@ MULTIPART: Final = "multipart/form-data"
 _SCHEMA_ERRORS: Final = (InvalidRequest, InvalidValue, MissingParameter, UnknownParameter)
 
 T = TypeVar("T", bound=msgspec.Struct)
+B = TypeVar("B", bound=msgspec.Struct)
 
 
 def provider_of(request: Request[Any, Any, Any]) -> ModelProvider:
@@ -59,6 +61,11 @@ async def receive_curl(request: Request[Any, Any, Any], decoder: BodyDecoder[T])
         return await decoder.receive_bytes(await read_bytes(request, settings), settings)
     except InvalidRequest as error:
         raise as_schema_error(error) from None
+
+
+def with_body(received: ReceivedBody[T], body: B, headers: Iterable[tuple[bytes, bytes]] = ()) -> ReceivedBody[B]:
+    """The same request in canonical words, with more headers for its reply."""
+    return ReceivedBody(body=body, num_bytes=received.num_bytes, reply_headers=[*received.reply_headers, *headers])
 
 
 def as_schema_error(error: InvalidRequest) -> InvalidRequest:
@@ -102,9 +109,7 @@ def parse_form(data: bytes, content_type: str) -> dict[str, str]:
     try:
         if kind.lower() == MULTIPART:
             return _parse_multipart(data, options.get("boundary", ""))
-        pairs = parse_qsl(
-            data.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS
-        )
+        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FORM_FIELDS)
     except (MultipartError, ValueError) as error:
         raise SchemaError(f"The form cannot be read: {clip(str(error))}.") from None
     return dict(pairs)

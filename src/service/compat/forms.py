@@ -1,4 +1,4 @@
-"""Forms of replies that several older services share: whole replies that are not OpenAI's, and streams of plain pieces."""
+"""Forms of replies that several older services share: whole replies of their own, and streams of plain pieces."""
 
 from __future__ import annotations
 

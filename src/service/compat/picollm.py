@@ -1,4 +1,4 @@
-"""picoLLM and the course server beside it: /chat/completions that streams by itself, /chat, facts of the model, the logo."""
+"""picoLLM and the course server beside it: /chat/completions that streams by itself, /chat, facts of the model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from contracts.conversations import GenerationDefaults
 from contracts.errors import InvalidValue, UnsupportedParameter
 from contracts.openai.chat import ChatCompletionChunk, ChatCompletionRequest, ChunkChoice, Delta
 from contracts.openai.common import Usage
-from service.compat.decoding import begin, provider_of, receive, refuse_detached
+from service.compat.decoding import begin, provider_of, receive, refuse_detached, with_body
 from service.compat.forms import WholeForm
 from service.conversations.turn_types import History
 from service.detokenizer import TextPiece
-from service.routes.body import BodyDecoder, ReceivedBody
+from service.routes.body import BodyDecoder
 from service.routes.chat import ChatForm, answer_chat, wants_usage
 from service.routes.conversation_chat import ChatManner
 from service.routes.generation import ReplyHead
@@ -45,7 +45,7 @@ async def stream_chat(request: Request[Any, Any, Any]) -> ASGIApp:
     """OpenAI's chat with more in its chunks; a stream unless `stream` is false."""
     limits = begin(request)
     received = await receive(request, _STREAMED)
-    return await answer_chat(request, msgspec.structs.replace(received, body=to_chat(received.body)), limits, _MANNER)
+    return await answer_chat(request, with_body(received, to_chat(received.body)), limits, _MANNER)
 
 
 @post("/chat", status_code=200)
@@ -56,14 +56,16 @@ async def answer_shortly(request: Request[Any, Any, Any]) -> ASGIApp:
     refuse_detached(limits)
     short = received.body
     if short.stream:
-        raise UnsupportedParameter("'stream' is true, but /chat does not stream. Use /chat/completions.", param="stream")
+        raise UnsupportedParameter(
+            "'stream' is true, but /chat does not stream. Use /chat/completions.", param="stream"
+        )
     body = ChatCompletionRequest(
         messages=short.messages,
         max_completion_tokens=short.max_new_tokens,
         temperature=short.temperature,
         top_k=short.top_k,
     )
-    chat = ReceivedBody(body=body, num_bytes=received.num_bytes, reply_headers=received.reply_headers)
+    chat = with_body(received, body)
     return await answer_chat(request, chat, limits, _SHORT_MANNER)
 
 
@@ -103,7 +105,7 @@ def show_logo(request: Request[Any, Any, Any]) -> Response[bytes]:
     return asset_reply(request, "icon.svg")
 
 
-def to_chat(body: StreamedChatRequest) -> StreamedChatRequest:
+def to_chat(body: StreamedChatRequest) -> ChatCompletionRequest:
     """The request as the canonical route knows it: streamed by default, one limit of length, top_p above 0."""
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     if limit is not None and body.max_new_tokens not in (None, limit):

@@ -13,7 +13,8 @@ from contracts.compat.ruvon import CachedCompletionRequest, RequestStatus
 from contracts.conversations import GenerationDefaults
 from contracts.errors import InvalidValue
 from contracts.explanation import Explanation
-from service.compat.decoding import as_schema_error, begin, receive_curl
+from contracts.openai.completions import CompletionRequest
+from service.compat.decoding import as_schema_error, begin, receive_curl, with_body
 from service.routes.body import BodyDecoder
 from service.routes.completions import CompletionManner, answer_completion, new_form
 from service.routes.health import Stats, all_stats
@@ -41,13 +42,8 @@ async def complete(request: Request[Any, Any, Any]) -> ASGIApp:
     body = received.body
     ignored = ", ".join(name for name in _SERVER_DECIDES if getattr(body, name) is not None)
     headers = [(b"x-quire-ignored-fields", ignored.encode())] if ignored else []
-    top_p = 1.0 if body.top_p == 0 else body.top_p
-    changed = msgspec.structs.replace(
-        received,
-        body=msgspec.structs.replace(body, top_p=top_p),
-        reply_headers=[*received.reply_headers, *headers],
-    )
-    return await answer_completion(request, changed, limits, _MANNER)
+    asked: CompletionRequest = msgspec.structs.replace(body, top_p=1.0 if body.top_p == 0 else body.top_p)
+    return await answer_completion(request, with_body(received, asked, headers), limits, _MANNER)
 
 
 @get("/queue", sync_to_thread=False)

@@ -25,7 +25,7 @@ from contracts.reply_recipe import ReplyKind
 from service import message_content
 from service.conversations.turn_types import History
 from service.detokenizer import LogprobEntry, TextPiece
-from service.engine_provider import ModelProvider
+from service.engine_provider import ModelProvider, Serving
 from service.generation_stream import GenerationStream
 from service.option_defaults import fill_in, with_preset
 from service.routes.body import BodyDecoder, ReceivedBody
@@ -67,23 +67,32 @@ async def answer_chat(
     provider: ModelProvider = request.app.state["provider"]
     if received.body.conversation is not None:
         return ConversationReply(request, received, manner)
+    name = received.body.model
+    serving = provider.served(name) or await wait_for_model(request, provider, name)
+    return await reply_with(await start_chat(provider, serving, received, limits, manner), request)
+
+
+async def start_chat(
+    provider: ModelProvider,
+    serving: Serving,
+    received: ReceivedBody[ChatCompletionRequest],
+    limits: Limits,
+    manner: ChatManner,
+) -> Reply:
+    """Hand a decoded request to the engine; whoever gets the reply ends it."""
     body = fill_in(with_preset(received.body), manner.defaults)
     limits = msgspec.structs.replace(limits, default_max_tokens=manner.defaults.max_tokens)
-    serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
     head = new_head("chatcmpl-", serving.model.info)
     text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
     recipes = with_recipes([text_request], ReplyKind.CHAT, head, has_usage=wants_usage(body))
-    return await reply_with(
-        Reply(
-            generation=await admit(provider, serving, recipes, GenerationStream),
-            form=manner.new_form(body, head, None),
-            head=head,
-            is_stream=bool(body.stream),
-            extra_headers=received.reply_headers,
-            content=message_content.of_chat(serving.settings, body.messages),
-            framing=manner.framing,
-        ),
-        request,
+    return Reply(
+        generation=await admit(provider, serving, recipes, GenerationStream),
+        form=manner.new_form(body, head, None),
+        head=head,
+        is_stream=bool(body.stream),
+        extra_headers=received.reply_headers,
+        content=message_content.of_chat(serving.settings, body.messages),
+        framing=manner.framing,
     )
 
 

@@ -60,7 +60,7 @@ async def order_model(request: Request[Any, Any, Any], model_id: FromPath[str]) 
     alias = provider.catalog.find(name).alias
     if verb != "unload" and "text/event-stream" in request.headers.get("accept", ""):
         return EventStreamReply(_stages(provider, verb, alias), lambda: None)
-    order = _obey(provider, verb, alias, options.timeout_s)
+    order = obey(provider, verb, alias, options.timeout_s)
     if await run_until_disconnect(request.receive, order) is None:
         raise ClientGone
     return JsonReply(_ENCODER.encode(card_of(provider, alias)))
@@ -93,7 +93,8 @@ class JsonReply:
         await send({"type": "http.response.body", "body": self._body, "more_body": False})
 
 
-async def _obey(provider: ModelProvider, verb: OrderVerb, alias: str, timeout_s: float | None) -> bool:
+async def obey(provider: ModelProvider, verb: OrderVerb, alias: str, timeout_s: float | None) -> bool:
+    """Return True once the order is obeyed; raises as `order` does."""
     await provider.order(verb, alias, timeout_s)
     return True
 
