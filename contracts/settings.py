@@ -79,6 +79,9 @@ class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _help("Seconds, beyond 20 times the longest recent step, after which a step counts as hung."),
     ] = 4.0
     seed: Annotated[int | None, _help("Seed for requests that give none; default: random for each request.")] = None
+    model_cache_dir: Annotated[
+        str | None, _help("Directory for what is fetched from the hub; default: the hub library's own (HF_HUB_CACHE).")
+    ] = None
     offline: Annotated[bool, _help("Never ask the hub: use local files only (HF_HUB_OFFLINE=1 does the same).")] = False
 
 

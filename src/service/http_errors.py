@@ -30,7 +30,7 @@ class SchemaError(InvalidRequest):
     """What is InvalidRequest elsewhere, on the routes of older services, whose clients know it as 422."""
 
     status = 422
-    code = "invalid_value"
+    code: str | None = "invalid_value"
 
     @classmethod
     def of(cls, error: QuireError) -> SchemaError:
