@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -82,20 +83,7 @@ def build_app(
                 await kept.close()
 
     app = Litestar(
-        route_handlers=[
-            *chat.HANDLERS,
-            *completions.HANDLERS,
-            *conversations.HANDLERS,
-            *models.HANDLERS,
-            *requests.HANDLERS,
-            *request_events.HANDLERS,
-            *jaeger.HANDLERS,
-            *health.HANDLERS,
-            *metrics.HANDLERS,
-            *pages.HANDLERS,
-            *presets.HANDLERS,
-            *dialect_handlers(dialects),
-        ],
+        route_handlers=_handlers(dialects),
         lifespan=[lifespan],
         state=State(
             {
@@ -120,3 +108,21 @@ def build_app(
     # Outside Litestar's own error handling, so that a 404 has a request id and a span as well.
     app.asgi_handler = RequestContext(app.asgi_handler, settings.server, keys, provider.gate)
     return app
+
+
+def _handlers(dialects: tuple[str, ...]) -> list[Any]:
+    """Every route."""
+    return [
+        *chat.HANDLERS,
+        *completions.HANDLERS,
+        *conversations.HANDLERS,
+        *models.HANDLERS,
+        *requests.HANDLERS,
+        *request_events.HANDLERS,
+        *jaeger.HANDLERS,
+        *health.HANDLERS,
+        *metrics.HANDLERS,
+        *pages.HANDLERS,
+        *presets.HANDLERS,
+        *dialect_handlers(dialects),
+    ]

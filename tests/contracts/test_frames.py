@@ -25,6 +25,8 @@ from contracts.frames import (
     BrokenFrame,
     Cancel,
     ChildBound,
+    CloseMailbox,
+    DeliverJob,
     Deltas,
     Drain,
     EngineBound,
@@ -35,9 +37,19 @@ from contracts.frames import (
     Followed,
     FrameReader,
     Hello,
+    JobPosted,
+    JobTaken,
     LaunchEngine,
     LaunchWorker,
+    MailboxCount,
+    MailboxOpened,
+    MailboxReplaced,
     Message,
+    ModelOrder,
+    Models,
+    OpenMailbox,
+    OrderDone,
+    PostJob,
     Progress,
     Records,
     Refused,
@@ -45,11 +57,14 @@ from contracts.frames import (
     SupervisorBound,
     Tally,
     Unfollow,
+    UseModel,
     WorkerBound,
     WorkerReady,
     encode_frame,
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, Tenant, TokenLogprob
+from contracts.model_catalog import ModelCatalog, ModelProfile, ProfileSampling
+from contracts.model_state import ModelPhase, ModelState, ModelTable
 from contracts.records import (
     BlockHolder,
     Chunk,
@@ -164,6 +179,19 @@ records = st.builds(
     is_detached=st.booleans(),
     queue_position=st.none() | counts,
 )
+samplings = st.just(ProfileSampling())
+catalogs = st.builds(
+    ModelCatalog,
+    profiles=st.lists(
+        st.builds(ModelProfile, alias=texts, model=texts, sampling=st.just(ProfileSampling())), max_size=2
+    ).map(tuple),
+    default_alias=texts,
+)
+tables = st.builds(
+    ModelTable,
+    default_alias=texts,
+    models=st.lists(st.builds(ModelState, alias=texts, phase=st.sampled_from(ModelPhase)), max_size=2).map(tuple),
+)
 STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Submit: st.builds(Submit, requests),
     Abort: st.builds(Abort, texts, st.sampled_from(FinishReason)),
@@ -185,13 +213,26 @@ STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Deltas: st.builds(Deltas, st.lists(deltas, max_size=4)),
     Beat: st.builds(Beat, stats),
     LaunchEngine: st.builds(LaunchEngine, settings, texts),
-    LaunchWorker: st.builds(LaunchWorker, settings, texts, texts),
+    LaunchWorker: st.builds(LaunchWorker, settings, texts, texts, catalogs, tables),
     Drain: st.builds(Drain, seconds, seconds),
     Progress: st.builds(Progress, texts, st.none() | seconds),
     EngineReady: st.builds(EngineReady, infos),
     WorkerReady: st.just(WorkerReady()),
     Failed: st.builds(Failed, reports),
     Alive: st.just(Alive()),
+    UseModel: st.builds(UseModel, texts),
+    ModelOrder: st.builds(ModelOrder, counts, st.sampled_from(["load", "unload", "default"]), texts, seconds),
+    Models: st.builds(Models, tables),
+    OrderDone: st.builds(OrderDone, counts, st.none() | reports),
+    OpenMailbox: st.builds(OpenMailbox, counts, texts, texts),
+    CloseMailbox: st.builds(CloseMailbox, counts, texts, texts),
+    PostJob: st.builds(PostJob, counts, texts, texts, st.binary(max_size=20)),
+    JobTaken: st.builds(JobTaken, texts, counts, st.none() | reports),
+    MailboxOpened: st.builds(MailboxOpened, counts),
+    MailboxReplaced: st.builds(MailboxReplaced, counts),
+    DeliverJob: st.builds(DeliverJob, counts, texts, counts, st.binary(max_size=20)),
+    JobPosted: st.builds(JobPosted, counts, st.none() | reports),
+    MailboxCount: st.builds(MailboxCount, counts),
 }
 messages = st.one_of(list(STRATEGIES.values()))
 UNIONS = [EngineBound, WorkerBound, ChildBound, SupervisorBound]
