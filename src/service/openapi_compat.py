@@ -203,6 +203,10 @@ def _gemma_stream() -> list[Operation]:
 
 
 def _llm_serving() -> list[Operation]:
+    return [*_llm_serving_chat(), *_llm_serving_models()]
+
+
+def _llm_serving_chat() -> list[Operation]:
     return [
         _get("/api/v1", "describeService", "What the service is and where to go.", ServiceInfo),
         _post(
@@ -226,16 +230,6 @@ def _llm_serving() -> list[Operation]:
             example={},
             errors=_BODY | _KEPT,
         ),
-        _get("/api/v1/chat/models", "listChatModels", "The declared models.", ModelOverview),
-        _post(
-            "/api/v1/chat/switch-model",
-            "switchModel",
-            "Load a declared model and make it the default. Needs the scope admin.",
-            LoadReply,
-            request=SwitchRequest,
-            example={"model_name": "quire-pico"},
-            errors=_BODY | {400: "No such model.", 503: "It cannot be loaded; the old one still serves."},
-        ),
         _get(
             "/api/v1/chat/conversation/{conversation_id}",
             "showConversation",
@@ -252,6 +246,21 @@ def _llm_serving() -> list[Operation]:
             request=GenerateRequest,
             example={"prompt": "Once upon a time", "max_length": 32},
             errors=_GENERATION,
+        ),
+    ]
+
+
+def _llm_serving_models() -> list[Operation]:
+    return [
+        _get("/api/v1/chat/models", "listChatModels", "The declared models.", ModelOverview),
+        _post(
+            "/api/v1/chat/switch-model",
+            "switchModel",
+            "Load a declared model and make it the default. Needs the scope admin.",
+            LoadReply,
+            request=SwitchRequest,
+            example={"model_name": "quire-pico"},
+            errors=_BODY | {400: "No such model.", 503: "It cannot be loaded; the old one still serves."},
         ),
         _get("/api/v1/health", "showApiHealth", "The same as /health.", Health),
         _get("/api/v1/model-info", "showModel", "The default model, loaded or not.", ModelInfo),

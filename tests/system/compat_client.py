@@ -40,7 +40,9 @@ async def listening(quire: QuireProcess, client_id: str, **headers: str) -> Asyn
         httpx.AsyncClient(timeout=60, headers=headers) as client,
         client.stream("GET", f"{quire.address}/api/v1/chat/stream/{client_id}") as reply,
     ):
-        yield EventReader(quire, reply)
+        reader = EventReader(quire, reply)
+        await reader.take(1)  # the comment that says so
+        yield reader
 
 
 async def submit(quire: QuireProcess, client_id: str, prompt: str = "Hello", **more: Any) -> httpx.Response:

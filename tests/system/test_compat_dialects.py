@@ -1,4 +1,4 @@
-"""Every route that clients of five older services use, against a server with two workers, as their documents show it."""
+"""Every route that clients of five older services use, behind two workers, as their documents show it."""
 
 from __future__ import annotations
 
