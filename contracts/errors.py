@@ -14,6 +14,9 @@ QuireError
 │   ├── RequestNotFound             404 not_found
 │   ├── RequestCancelled            409 request_cancelled
 │   ├── NotResumable                409 not_resumable
+│   ├── ClientNotConnected          404 client_not_connected
+│   ├── ClientBusy                  409 client_busy
+│   ├── ClientReplaced              409 client_replaced
 │   ├── EventsGone                  410 events_gone
 │   ├── ConversationNotFound        404 conversation_not_found
 │   ├── ConversationsOff            404 conversations_off
@@ -144,6 +147,27 @@ class NotResumable(RequestError):
 
     status = 409
     code = "not_resumable"
+
+
+class ClientNotConnected(RequestError):
+    """Nobody of this key listens under that client id."""
+
+    status = 404
+    code = "client_not_connected"
+
+
+class ClientBusy(RequestError):
+    """Whoever listens under the client id has a prompt already: each connection takes one."""
+
+    status = 409
+    code = "client_busy"
+
+
+class ClientReplaced(RequestError):
+    """A newer connection listens under the same client id."""
+
+    status = 409
+    code = "client_replaced"
 
 
 class EventsGone(RequestError):

@@ -235,12 +235,84 @@ class OrderDone(msgspec.Struct, frozen=True, tag=True):
     error: ErrorReport | None
 
 
+class OpenMailbox(msgspec.Struct, frozen=True, tag=True):
+    """Worker to supervisor: a client of this owner listens here under that id; answered by MailboxOpened."""
+
+    number: int
+    owner: str
+    """Label of the key; never the key."""
+    client_id: str
+
+
+class CloseMailbox(msgspec.Struct, frozen=True, tag=True):
+    """Worker to supervisor: it does not any longer."""
+
+    number: int
+    owner: str
+    client_id: str
+
+
+class PostJob(msgspec.Struct, frozen=True, tag=True):
+    """Worker to supervisor: give this to whoever listens; answered by JobPosted of the same number."""
+
+    number: int
+    owner: str
+    client_id: str
+    job: bytes
+
+
+class JobTaken(msgspec.Struct, frozen=True, tag=True):
+    """Worker to supervisor: what became of a DeliverJob, with its return address."""
+
+    place: str
+    number: int
+    error: ErrorReport | None
+
+
+class MailboxOpened(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to worker: jobs for it will come."""
+
+    number: int
+
+
+class MailboxReplaced(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to worker: the same client listens elsewhere now."""
+
+    number: int
+
+
+class DeliverJob(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to worker: for the mailbox of that number; answered by JobTaken."""
+
+    mailbox: int
+    place: str
+    """Who posted it,"""
+    number: int
+    """and under which number."""
+    job: bytes
+
+
+class JobPosted(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to worker: the job was taken, or why not."""
+
+    number: int
+    error: ErrorReport | None
+
+
+class MailboxCount(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor to worker: how many clients listen, at all workers together; soon after that changes."""
+
+    num_open: int
+
+
 BEAT_S = 0.5
 
 EngineBound = Submit | Abort | Cancel | Follow | Unfollow | AskRecords | Tally
 WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records | Followed
-ChildBound = LaunchEngine | LaunchWorker | Drain | Models | OrderDone
-SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive | UseModel | ModelOrder
+MailboxNews = MailboxOpened | MailboxReplaced | DeliverJob | JobPosted | MailboxCount
+MailboxOrder = OpenMailbox | CloseMailbox | PostJob | JobTaken
+ChildBound = LaunchEngine | LaunchWorker | Drain | Models | OrderDone | MailboxNews
+SupervisorBound = Progress | EngineReady | WorkerReady | Failed | Alive | UseModel | ModelOrder | MailboxOrder
 Message = EngineBound | WorkerBound | ChildBound | SupervisorBound
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -79,6 +79,9 @@ class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _help("Seconds, beyond 20 times the longest recent step, after which a step counts as hung."),
     ] = 4.0
     seed: Annotated[int | None, _help("Seed for requests that give none; default: random for each request.")] = None
+    model_cache_dir: Annotated[
+        str | None, _help("Directory for what is fetched from the hub; default: the hub library's own (HF_HUB_CACHE).")
+    ] = None
     offline: Annotated[bool, _help("Never ask the hub: use local files only (HF_HUB_OFFLINE=1 does the same).")] = False
 
 
@@ -161,6 +164,17 @@ class ServerSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             extra={"is_secret": True},
         ),
     ] = None
+    max_conversation_length: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Most turns of a kept conversation in a prompt, where it has no limit itself."),
+    ] = 50
+    compat: Annotated[
+        str,
+        _help(
+            "Older services whose clients are served: picollm, ruvon, fastapi_llm, gemma_stream, llm_serving, with "
+            "commas between them; all, or none."
+        ),
+    ] = "all"
     metrics_compat: Annotated[
         Literal["none", "vllm"], _help("vllm: /metrics has vLLM's names as well, for existing dashboards and gateways.")
     ] = "none"

@@ -31,6 +31,7 @@ from contracts.openai.common import (
     TopP,
     Usage,
 )
+from contracts.presets import PresetName
 
 MAX_MESSAGES = 2048
 
@@ -161,6 +162,7 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     stop_token_ids: StopTokenIds | None = None
     priority: Priority | None = None
+    preset: PresetName | None = None
     conversation: ConversationId | None = None
     """Goes on with a kept conversation: `messages` are what is new in it."""
 

@@ -72,3 +72,7 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
     """The body of every reply that is not a success, and of an error inside a stream."""
 
     error: ErrorObject
+    detail: str
+    """The message again, where clients of older services look for it."""
+    status_code: int
+    """The status of the reply; inside a stream, what it would have been."""

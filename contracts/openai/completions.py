@@ -27,6 +27,7 @@ from contracts.openai.common import (
     TopP,
     Usage,
 )
+from contracts.presets import PresetName
 
 MAX_PROMPTS = 64
 
@@ -70,6 +71,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     stop_token_ids: StopTokenIds | None = None
     priority: Priority | None = None
+    preset: PresetName | None = None
 
 
 class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,4 +30,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     headers: list[dict[str, Any]] = []
     """Parameters in the head of the request."""
     media_type: str = "application/json"
+    status: int = 200
+    """Of success."""
+    request_media: tuple[str, ...] = ("application/json",)
+    is_body_required: bool = True
     error: type[Any] = ErrorBody

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -12,13 +14,15 @@ from litestar.exceptions import HTTPException
 from contracts.engine import Engine
 from contracts.errors import QuireError
 from contracts.settings import EngineSettings, Settings
+from service.compat.dialects import dialect_handlers, read_dialects
 from service.conversations.access import Conversations
 from service.engine_provider import EngineProvider, ModelProvider, OnProgress, StartupHooks, start_engine_in_process
 from service.error_responses import handle_client_gone, handle_http_exception, handle_quire_error, handle_unexpected
 from service.http_errors import ClientGone
 from service.key_store import KeyStore
+from service.mailboxes import Mailboxes
 from service.middleware import RequestContext
-from service.openapi import render_openapi
+from service.openapi import list_endpoints, render_openapi
 from service.routes import (
     chat,
     completions,
@@ -28,6 +32,7 @@ from service.routes import (
     metrics,
     models,
     pages,
+    presets,
     request_events,
     requests,
 )
@@ -51,11 +56,19 @@ def create_app(
     return build_app(settings, provider, is_loaded_first=True)
 
 
-def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: bool = False) -> Litestar:
+def build_app(
+    settings: Settings,
+    provider: ModelProvider,
+    *,
+    is_loaded_first: bool = False,
+    mailboxes: Mailboxes | None = None,
+) -> Litestar:
     """The application around a provider; `is_loaded_first` makes it wait for the engine before it answers at all.
 
-    Raises SettingsError for keys, names or origins that cannot be used.
+    `mailboxes` are shared with other workers; without them this application is the only one. Raises SettingsError for
+    keys, names, origins or dialects that cannot be used.
     """
+    dialects = read_dialects(settings.server.compat)
     keys = KeyStore.open(settings.server)
     kept = Conversations.of(settings.server)
 
@@ -70,20 +83,17 @@ def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: b
                 await kept.close()
 
     app = Litestar(
-        route_handlers=[
-            *chat.HANDLERS,
-            *completions.HANDLERS,
-            *conversations.HANDLERS,
-            *models.HANDLERS,
-            *requests.HANDLERS,
-            *request_events.HANDLERS,
-            *jaeger.HANDLERS,
-            *health.HANDLERS,
-            *metrics.HANDLERS,
-            *pages.HANDLERS,
-        ],
+        route_handlers=_handlers(dialects),
         lifespan=[lifespan],
-        state=State({"provider": provider, "conversations": kept, "pages": load_pages(render_openapi())}),
+        state=State(
+            {
+                "provider": provider,
+                "conversations": kept,
+                "mailboxes": mailboxes or Mailboxes.alone(),
+                "pages": load_pages(render_openapi(dialects), list_endpoints(dialects)),
+                "started_s": time.monotonic(),
+            }
+        ),
         exception_handlers={
             QuireError: handle_quire_error,
             HTTPException: handle_http_exception,
@@ -98,3 +108,21 @@ def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: b
     # Outside Litestar's own error handling, so that a 404 has a request id and a span as well.
     app.asgi_handler = RequestContext(app.asgi_handler, settings.server, keys, provider.gate)
     return app
+
+
+def _handlers(dialects: tuple[str, ...]) -> list[Any]:
+    """Every route."""
+    return [
+        *chat.HANDLERS,
+        *completions.HANDLERS,
+        *conversations.HANDLERS,
+        *models.HANDLERS,
+        *requests.HANDLERS,
+        *request_events.HANDLERS,
+        *jaeger.HANDLERS,
+        *health.HANDLERS,
+        *metrics.HANDLERS,
+        *pages.HANDLERS,
+        *presets.HANDLERS,
+        *dialect_handlers(dialects),
+    ]

@@ -25,11 +25,14 @@ SCOPE_OF_PREFIX: Final[Mapping[str, KeyScope | None]] = {
     "metrics": "metrics",
     "stats": "metrics",
     "health": None,
+    "queue": "metrics",
 }
 """First part of a path, to the scope that a key needs for it and all below it; None: any key will do."""
 
-CHANGED_BY_ADMINS: Final = frozenset({("v1", "models")})
-"""First two parts of a path below which everything but reading needs the scope 'admin'."""
+CHANGED_BY_ADMINS: Final = (("v1", "models"), ("api", "v1", "chat", "switch-model"), ("api", "v1", "load-model"))
+"""First parts of a path below which everything but reading needs the scope 'admin'."""
+HEALTH_OF_OLDER_CLIENTS: Final = ("api", "v1", "health")
+"""Any key will do, as for /health."""
 READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 DEFAULT_SCOPE: Final[KeyScope] = "infer"
@@ -71,9 +74,11 @@ def is_public(path: str) -> bool:
 
 def needed_scope(path: str, method: str = "GET") -> KeyScope | None:
     """The scope that a key needs for a path, percent-decoded; empty parts are left out as the router does."""
-    parts = [part for part in path.split("/") if part]
-    if tuple(parts[:2]) in CHANGED_BY_ADMINS and method not in READING_METHODS:
+    parts = tuple(part for part in path.split("/") if part)
+    if method not in READING_METHODS and any(parts[: len(first)] == first for first in CHANGED_BY_ADMINS):
         return "admin"
+    if parts == HEALTH_OF_OLDER_CLIENTS:
+        return None
     return SCOPE_OF_PREFIX.get(parts[0] if parts else "", DEFAULT_SCOPE)
 
 

@@ -49,6 +49,8 @@ def resolve_settings(flags: Mapping[str, object]) -> Settings:
     for field in setting_fields():
         if field.is_secret:
             os.environ.pop(field.variable, None)
+    if settings.engine.model_cache_dir is not None:
+        os.environ["HF_HUB_CACHE"] = str(Path(settings.engine.model_cache_dir).expanduser().absolute())
     if settings.engine.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     return settings

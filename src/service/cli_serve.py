@@ -29,12 +29,14 @@ def serve_command(**flags: object) -> None:
 
     Every option can also be set by the variable named in brackets, in the environment or in a .env file.
     """
+    from service.compat.dialects import read_dialects
     from service.exposure import check_exposure
     from service.tracing import check_tracing
 
     settings = seal_keys(resolve_settings(flags))
     check_exposure(settings, os.environ)
     check_tracing(settings.server)
+    read_dialects(settings.server.compat)
     catalog = read_catalog(settings)
     check_models(catalog, settings)
     address = find_listen_address(settings.server.host, settings.server.port)

@@ -1,4 +1,4 @@
-"""Turns every failure into OpenAI's error object, its status and its headers; knows nothing of routes or engines.
+"""Turns every failure into the one error body, its status and its headers; knows nothing of routes or engines.
 
 A caller sees the words of a QuireError; of any other exception only that it happened.
 """
@@ -23,10 +23,14 @@ INTERNAL_ERROR = "The server failed on this request; the log has the cause under
 
 
 def encode_error(error: QuireError) -> bytes:
-    """The JSON of `{"error": {...}}`."""
+    """The JSON of `{"error": {...}, "detail": ..., "status_code": ...}`."""
     param = None if error.param is None else clip(error.param)
     return msgspec.json.encode(
-        ErrorBody(error=ErrorObject(message=error.message, type=error.type, param=param, code=error.code))
+        ErrorBody(
+            error=ErrorObject(message=error.message, type=error.type, param=param, code=error.code),
+            detail=error.message,
+            status_code=error.status,
+        )
     )
 
 

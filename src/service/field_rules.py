@@ -85,6 +85,7 @@ CHAT_RULES: Final[Mapping[str, FieldRule]] = {
     "ignore_eos": HONOURED,
     "stop_token_ids": HONOURED,
     "priority": HONOURED,
+    "preset": HONOURED,
     "conversation": HONOURED,
 }
 
@@ -116,4 +117,5 @@ COMPLETION_RULES: Final[Mapping[str, FieldRule]] = {
     "ignore_eos": HONOURED,
     "stop_token_ids": HONOURED,
     "priority": HONOURED,
+    "preset": HONOURED,
 }

@@ -9,7 +9,18 @@ from typing import Final
 
 PROVIDER: Final = "quire"
 
-OPERATIONS: Final = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion"}
+OPERATIONS: Final = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/chat/completions": "chat",
+    "/chat": "chat",
+    "/completions": "text_completion",
+    "/completion": "text_completion",
+    "/api/v1/chat": "chat",
+    "/api/v1/chat/stream/{client_id}": "chat",
+    "/api/v1/chat/submit": "chat",
+    "/api/v1/generate": "text_completion",
+}
 """Path of a route that generates, to what the conventions call it."""
 
 OPERATION_OF_ID: Final = {"chatcmpl-": "chat", "cmpl-": "text_completion"}

@@ -23,6 +23,7 @@ from contracts.settings import ServerSettings
 from service.engine_provider import ModelProvider
 from service.event_loop import leave_now
 from service.listen_address import ListenAddress
+from service.mailboxes import Mailboxes
 
 _FLUSH_GRACE_S = 2.0
 _MAX_CONNECTIONS = 16_384
@@ -97,6 +98,8 @@ class GranianServer:
             log.info("server_draining", delay_s=self._order.delay_s, timeout_s=self._order.timeout_s)
             provider.begin_drain()
             await asyncio.sleep(self._order.delay_s)
+            mailboxes: Mailboxes = self._app.state.mailboxes
+            mailboxes.stop()
             await provider.drain(self._order.timeout_s)
         server.stop()  # type: ignore[no-untyped-call]
         await asyncio.wait({serving}, timeout=_FLUSH_GRACE_S)

@@ -26,6 +26,20 @@ class UnsupportedMediaType(InvalidRequest):
     code = "unsupported_media_type"
 
 
+class SchemaError(InvalidRequest):
+    """What is InvalidRequest elsewhere, on the routes of older services, whose clients know it as 422."""
+
+    status = 422
+    code: str | None = "invalid_value"
+
+    @classmethod
+    def of(cls, error: QuireError) -> SchemaError:
+        """The same words and the same code."""
+        renamed = cls(error.message, param=error.param)
+        renamed.code = error.code
+        return renamed
+
+
 class RequestTimeout(InvalidRequest):
     """The body did not arrive in time."""
 

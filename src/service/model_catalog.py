@@ -20,6 +20,7 @@ from contracts.sizes import parse_bytes
 from service.base_templates import BASE_TEMPLATES
 from service.model_check import check_model_exists
 from service.models_file import DeclaredTable, read_models_file
+from service.older_names import refuse_misleading
 from service.ready_models import READY_MODELS, find_ready
 
 MAX_ALIAS_LEN = 128
@@ -71,6 +72,8 @@ def _from_argument(engine: EngineSettings, declared: dict[str, ModelProfile]) ->
             f"--served-model-name renames MODEL, but '{own.alias}' is declared under that name. Declare it as "
             f"'{clip(str(engine.served_model_name))}' instead."
         )
+    if own is None and not Path(engine.model).is_dir():
+        refuse_misleading(engine.model)
     profile = own or _profile_of(engine.model, _default_alias(engine.model), Path())
     profile = msgspec.structs.replace(
         profile,

@@ -7,6 +7,7 @@ operations with the routes of the application, and contracts/openapi.json with t
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -24,9 +25,9 @@ _ACCESS_ERRORS = {
 }
 
 
-def render_openapi() -> bytes:
-    """The document as indented JSON."""
-    served = operations()
+def render_openapi(dialects: Collection[str] | None = None) -> bytes:
+    """The document as indented JSON; of the routes for older services, those of the dialects (None: of all)."""
+    served = operations(dialects)
     used: list[type[Any]] = [ErrorBody]
     for operation in served:
         kinds = (operation.request, operation.reply, *operation.events, operation.error)
@@ -56,6 +57,16 @@ def render_openapi() -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
+def list_endpoints(dialects: Collection[str]) -> dict[str, str]:
+    """Path to methods and what they do, for programs that ask for /."""
+    found: dict[str, str] = {}
+    for operation in operations(dialects):
+        path = operation.path.replace("{any_id}", "{id}")
+        before = f"{found[path]} " if path in found else ""
+        found[path] = f"{before}{operation.method.upper()}: {operation.summary}"
+    return found
+
+
 def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str, Any]:
     reply_schema = {} if operation.reply is None else schema_of[operation.reply]
     content = {operation.media_type: {"schema": reply_schema}}
@@ -64,7 +75,7 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
         stream = {"text/event-stream": {"schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}}
         content = stream if operation.reply is None else content | stream
     description = _STREAM_NOTE if operation.events else "Success."
-    responses: dict[str, Any] = {"200": {"description": description, "content": content}}
+    responses: dict[str, Any] = {str(operation.status): {"description": description, "content": content}}
     errors = operation.errors | ({} if is_public(operation.path) else _ACCESS_ERRORS)
     for status, reason in sorted(errors.items()):
         kind = operation.error if status in operation.errors else ErrorBody
@@ -77,7 +88,8 @@ def _describe(operation: Operation, schema_of: dict[type[Any], Any]) -> dict[str
         described["parameters"] = parameters
     if operation.request is not None:
         body = {"schema": schema_of[operation.request], "example": operation.example}
-        described["requestBody"] = {"required": True, "content": {"application/json": body}}
+        bodies = dict.fromkeys(operation.request_media, body)
+        described["requestBody"] = {"required": operation.is_body_required, "content": bodies}
     described["responses"] = responses
     return described
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from contracts.explanation import Explanation, ExplanationList
 from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from contracts.openai.completions import Completion, CompletionRequest
 from contracts.openai.models import ModelCard, ModelList, UnloadOptions
+from contracts.presets import PresetList
 from service.api_operation import Operation
 from service.conversations.turn_types import KEY_NAME
+from service.openapi_compat import compat_operations
 from service.openapi_conversations import conversation_operations
 from service.openapi_jaeger import JAEGER_ROUTES
 from service.routes.health import Health, Probe, Stats
@@ -74,17 +78,19 @@ _LAST_EVENT = {
 }
 
 
-def operations() -> list[Operation]:
-    """Everything that is served, in the order of the page."""
+def operations(dialects: Collection[str] | None = None) -> list[Operation]:
+    """Everything that is served, in the order of the page; of the routes for older services, those of the dialects."""
     return [
         *_api_operations(),
         *conversation_operations(),
         *_model_operations(),
+        _preset_operation(),
         *_why_operations(),
         *_request_operations(),
         *_jaeger_operations(),
         *_health_operations(),
         *_page_operations(),
+        *compat_operations(dialects),
     ]
 
 
@@ -115,6 +121,16 @@ def _api_operations() -> list[Operation]:
             headers=[_TIMEOUT, _DETACH],
         ),
     ]
+
+
+def _preset_operation() -> Operation:
+    return Operation(
+        method="get",
+        path="/v1/presets",
+        operation_id="listPresets",
+        summary="List the named sets of options that a request may name as `preset`.",
+        reply=PresetList,
+    )
 
 
 def _model_operations() -> list[Operation]:
@@ -290,6 +306,14 @@ def _page_operations() -> list[Operation]:
             path="/docs",
             operation_id="showDocs",
             summary="This API as a page.",
+            reply=None,
+            media_type="text/html",
+        ),
+        Operation(
+            method="get",
+            path="/redoc",
+            operation_id="showRedoc",
+            summary="The same page.",
             reply=None,
             media_type="text/html",
         ),

@@ -47,6 +47,11 @@ class ProcessKeeper:
         """Whatever ends now ends for good."""
         return self._is_retired.is_set()
 
+    @property
+    def place(self) -> str:
+        """Where this child is, and no earlier one was."""
+        return f"{self.name} {0 if self.child is None else self.child.pid}"
+
     async def run(self) -> None:
         """Start the child again and again. Returns once retired; raises StartupError where that makes no sense."""
         while not self.is_retired:

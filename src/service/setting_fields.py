@@ -30,6 +30,8 @@ class SettingField(msgspec.Struct, frozen=True, kw_only=True):
     allowed: str
     """What a value may be, in words that follow "needs"."""
     metavar: str
+    choices: tuple[str, ...]
+    """The words that it may be, where there are only some; their case does not matter."""
     is_bool: bool
     is_size: bool
     """The value is text such as 512MiB that parse_bytes reads."""
@@ -78,6 +80,7 @@ def _describe(name: str, group: GroupName, annotation: object, default: object) 
         help=next((meta.description for meta in metas if meta.description), ""),
         allowed="a size such as 512MiB or 4GiB" if is_size else _allowed(plain, get_args(annotation)[0]),
         metavar="SIZE" if is_size else _metavar(plain, get_args(annotation)[0]),
+        choices=tuple(map(str, plain.values)) if isinstance(plain, inspect.LiteralType) else (),
         is_bool=isinstance(plain, inspect.BoolType),
         is_size=is_size,
         is_secret=bool(extra.get("is_secret")),

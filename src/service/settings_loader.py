@@ -17,6 +17,7 @@ import msgspec
 from contracts.errors import SettingsError, clip
 from contracts.settings import CatalogSettings, EngineSettings, ServerSettings, Settings
 from contracts.sizes import parse_bytes
+from service.older_names import OLDER_VARIABLES, SUCCESSORS
 from service.setting_fields import VARIABLE_PREFIX, SettingField, setting_fields
 
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
@@ -58,10 +59,13 @@ def _first_given(
     """The strongest source that names the field, as (what to call it in a message, value)."""
     if (flag := flags.get(field.name)) is not None and not field.is_secret:
         return field.flag, flag
-    if variable := environ.get(field.variable):
-        return field.variable, variable
-    if entry := file_values.get(field.variable):
-        return f"{field.variable} in {env_file.name}", entry
+    names = [field.variable, *(older for older, newer in OLDER_VARIABLES.items() if newer == field.variable)]
+    for values, place in ((environ, ""), (file_values, f" in {env_file.name}")):
+        given = [(name, value) for name in names if (value := values.get(name))]
+        if len({value for _, value in given}) > 1:
+            raise SettingsError(f"{given[1][0]}{place} is an older name of {given[0][0]}, and differs. Remove it.")
+        if given:
+            return given[0][0] + place, given[0][1]
     return None
 
 
@@ -74,6 +78,8 @@ def _convert(field: SettingField, source: str, value: object) -> object:
             parse_bytes(str(value))
         except ValueError as error:
             raise problem from error
+    if isinstance(value, str) and value.lower() in field.choices:
+        value = value.lower()
     if field.is_bool and isinstance(value, str):
         value = _word_to_bool(value)
     try:
@@ -94,7 +100,7 @@ def _word_to_bool(word: str) -> object:
 
 def _check_variables(environ: Mapping[str, str], fields: Mapping[str, SettingField]) -> None:
     for name in sorted(environ):
-        if name.startswith(VARIABLE_PREFIX) and name not in fields:
+        if name.startswith(VARIABLE_PREFIX) and name not in fields and name not in OLDER_VARIABLES:
             raise SettingsError(f"Unknown setting {clip(name)} in the environment. {_suggest(name, fields)}")
 
 
@@ -114,7 +120,7 @@ def _read_env_file(env_file: Path, fields: Mapping[str, SettingField]) -> Iterat
         name = name.strip()
         if not equals:
             raise SettingsError(f"{env_file.name}, line {number}: {_shown(entry)}is not of the form NAME=value.")
-        if name not in fields:
+        if name not in fields and name not in OLDER_VARIABLES:
             raise SettingsError(
                 f"Unknown setting {_shown(name)}in {env_file.name}, line {number}. {_suggest(name, fields)}"
             )
@@ -137,6 +143,8 @@ def _unquote(value: str) -> str:
 
 
 def _suggest(name: str, fields: Mapping[str, SettingField]) -> str:
+    if name in SUCCESSORS:
+        return SUCCESSORS[name]
     wanted = name.upper().removeprefix(VARIABLE_PREFIX)
     known = [variable.removeprefix(VARIABLE_PREFIX) for variable in fields]
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)

@@ -23,6 +23,9 @@ from contracts.frames import (
     ErrorReport,
     Failed,
     LaunchWorker,
+    MailboxCount,
+    MailboxNews,
+    MailboxOrder,
     ModelOrder,
     Models,
     OrderDone,
@@ -34,6 +37,7 @@ from contracts.model_catalog import ModelCatalog
 from contracts.settings import Settings
 from service.event_loop import leave_now
 from service.listen_address import ListenAddress
+from service.mailbox_exchange import MailboxExchange
 from service.model_fleet import NO_LIMIT_S, FleetHooks, ModelFleet
 from service.private_directory import make_private_directory
 from service.process_keeper import ProcessKeeper
@@ -41,6 +45,7 @@ from service.process_keeper import ProcessKeeper
 STOP_GRACE_S = 5.0
 """Beyond the drain time, until a child that has not left is ended."""
 WORKER_TIMEOUT_S = 10.0
+COUNT_EVERY_S = 0.2
 
 log = structlog.get_logger("service.supervisor")
 
@@ -88,6 +93,10 @@ class Supervisor:
             )
             for number in range(settings.server.workers)
         ]
+        self._exchange = MailboxExchange(self._deliver, self._note_mailboxes)
+        self._places: dict[str, str] = {}
+        """Of each worker, when it last opened or posted something."""
+        self._is_count_due = False
         self._info: EngineInfo | None = None
         self._is_announced = False
         self._failure: StartupError | None = None
@@ -142,6 +151,8 @@ class Supervisor:
             order = asyncio.create_task(self._obey(worker, message))
             self._orders.add(order)
             order.add_done_callback(self._orders.discard)
+        elif isinstance(message, MailboxOrder):
+            self._exchange.handle(self._enter(worker), message)
         elif isinstance(message, Failed):
             worker.note_refusal(message.error.to_error())
         elif isinstance(message, WorkerReady):
@@ -168,6 +179,34 @@ class Supervisor:
         table = Models(self.fleet.table)
         for worker in self.workers:
             worker.send(table)
+
+    def _enter(self, worker: ProcessKeeper) -> str:
+        """The worker's place; those of its earlier lives are forgotten."""
+        place = worker.place
+        known = self._places.get(worker.name)
+        if known != place:
+            self._places[worker.name] = place
+            if known is not None:
+                self._exchange.forget(known)
+        return place
+
+    def _deliver(self, place: str, message: MailboxNews) -> bool:
+        for worker in self.workers:
+            if worker.place == place and worker.child is not None:
+                worker.send(message)
+                return True
+        return False
+
+    def _note_mailboxes(self) -> None:
+        """Workers are told of the number of mailboxes soon, however often it changes."""
+        if not self._is_count_due:
+            self._is_count_due = True
+            asyncio.get_running_loop().call_later(COUNT_EVERY_S, self._tell_count)
+
+    def _tell_count(self) -> None:
+        self._is_count_due = False
+        for worker in self.workers:
+            worker.send(MailboxCount(self._exchange.num_open))
 
     def _note_model(self, alias: str, info: EngineInfo) -> None:
         if self._info is None:

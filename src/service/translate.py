@@ -15,6 +15,7 @@ from contracts.openai.completions import MAX_PROMPTS, CompletionRequest, Prompt
 from contracts.sampling import SamplingParams
 from service.chat_messages import template_messages
 from service.chat_template import ChatTemplate
+from service.option_defaults import preset_max_tokens, with_preset
 from service.prompts import encode_prompts
 from service.refusals import refuse_unsupported
 from service.sampling_options import Wanted, check_prompt_len, num_window_tokens, sampling_params
@@ -58,6 +59,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The request goes on when its client is gone."""
     default_seed: int | None = None
     """Seed of requests that give none; None draws one for each."""
+    default_max_tokens: int | None = None
+    """Of the route: most tokens of an answer where neither request nor model says."""
 
 
 class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +82,7 @@ class TextRequest(msgspec.Struct, frozen=True, kw_only=True):
 def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: str, limits: Limits) -> TextRequest:
     """Check a chat request and make the engine's request of it; raises RequestErrors that name the field."""
     refuse_unsupported(body)
+    body = with_preset(body)
     check_model(body.model, model)
     if model.template is None:
         raise InvalidRequest(
@@ -88,7 +92,7 @@ def translate_chat(body: ChatCompletionRequest, model: ServedModel, request_id: 
     strings = tuple(dict.fromkeys([*stop_strings(body.stop), *model.template.stops]))
     wanted = Wanted(
         max_tokens=chat_max_tokens(body),
-        default_max_tokens=model.default_max_tokens,
+        default_max_tokens=preset_max_tokens(body) or model.default_max_tokens or limits.default_max_tokens,
         max_tokens_param="max_tokens" if body.max_completion_tokens is None else "max_completion_tokens",
         prompt_param="messages",
         num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -116,11 +120,15 @@ def translate_completion(
 ) -> list[TextRequest]:
     """Check a completion request and make one engine request per prompt; choice index = prompt * n + sample."""
     refuse_unsupported(body)
+    body = with_preset(body)
     check_model(body.model, model)
     strings = stop_strings(body.stop)
     wanted = Wanted(
         max_tokens=body.max_tokens,
-        default_max_tokens=model.default_max_tokens or DEFAULT_COMPLETION_TOKENS,
+        default_max_tokens=preset_max_tokens(body)
+        or model.default_max_tokens
+        or limits.default_max_tokens
+        or DEFAULT_COMPLETION_TOKENS,
         max_tokens_param="max_tokens",
         prompt_param="prompt",
         num_logprobs=body.logprobs,

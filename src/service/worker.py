@@ -7,13 +7,24 @@ import sys
 from pathlib import Path
 
 from contracts.errors import StartupError
-from contracts.frames import ChildBound, Drain, ErrorReport, Failed, LaunchWorker, Models, OrderDone, WorkerReady
+from contracts.frames import (
+    ChildBound,
+    Drain,
+    ErrorReport,
+    Failed,
+    LaunchWorker,
+    MailboxNews,
+    Models,
+    OrderDone,
+    WorkerReady,
+)
 from service.app import build_app
 from service.control_channel import ControlChannel
 from service.event_loop import leave_now, run_event_loop
 from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
 from service.logs import configure_logging
+from service.mailboxes import Mailboxes
 from service.model_pool import ModelPool, PoolHooks
 from service.private_directory import remove_private_directory
 from service.tracing import tracing
@@ -53,7 +64,8 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
     hooks = PoolHooks(on_started=announce, on_failure=give_up)
     pool = ModelPool(settings, launch.catalog, launch.table, channel.send, hooks)
     address = ListenAddress(ip=launch.ip, port=settings.server.port)
-    server = GranianServer(build_app(settings, pool), address, settings.server, is_supervised=True)
+    mailboxes = Mailboxes(channel.send)
+    server = GranianServer(build_app(settings, pool, mailboxes=mailboxes), address, settings.server, is_supervised=True)
 
     def handle(message: ChildBound) -> None:
         if isinstance(message, Drain):
@@ -62,6 +74,8 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
             pool.update(message.table)
         elif isinstance(message, OrderDone):
             pool.orders.settle(message.number, message.error)
+        elif isinstance(message, MailboxNews):
+            mailboxes.handle(message)
 
     directory = Path(launch.directory)
     channel.listen(asyncio.get_running_loop(), handle, lambda: remove_private_directory(directory))

@@ -22,8 +22,10 @@ async def test_browser_gets_the_page(client: httpx.AsyncClient) -> None:
 
 async def test_program_gets_a_description(client: httpx.AsyncClient) -> None:
     body = (await client.get("/", headers={"accept": "*/*"})).json()
-    assert set(body) == {"message", "version", "endpoints"}
-    assert "POST /v1/chat/completions" in body["endpoints"]
+    assert {"message", "version", "status", "endpoints", "docs"} < set(body)
+    assert {"inference_queue_size", "active_connections"} < set(body)
+    assert body["status"] == "healthy"
+    assert "/v1/chat/completions" in body["endpoints"]
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

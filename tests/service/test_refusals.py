@@ -72,7 +72,16 @@ OPENAI_COMPLETION_FIELDS = [
     "top_p",
     "user",
 ]
-VENDOR_FIELDS = ["top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos", "stop_token_ids", "priority"]
+VENDOR_FIELDS = [
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "min_tokens",
+    "ignore_eos",
+    "stop_token_ids",
+    "priority",
+    "preset",
+]
 
 
 def chat(**fields: Any) -> ChatCompletionRequest:

@@ -32,6 +32,7 @@ from service.conversations.trimming import (
     window_step_len,
 )
 from service.conversations.turn_types import History, TurnMessage
+from service.option_defaults import fill_in, with_preset
 from service.refusals import refuse_unsupported
 from service.tokenizer import TextTokenizer
 from service.translate import Limits, ServedModel, TextRequest, chat_max_tokens, translate_chat
@@ -92,15 +93,12 @@ def _text(content: Content | None) -> str:
 
 
 def with_defaults(body: ChatCompletionRequest, conversation: Conversation) -> ChatCompletionRequest:
-    """The request with the conversation's model and options where it says nothing itself."""
+    """The request with the conversation's model and options where neither it nor its preset says anything."""
     defaults = conversation.generation or GenerationDefaults()
-    names = ("temperature", "top_p", "top_k", "min_p", "seed")
-    changes = {name: getattr(defaults, name) for name in names if getattr(body, name) is None}
-    if body.max_tokens is None and body.max_completion_tokens is None:
-        changes["max_completion_tokens"] = defaults.max_tokens
-    if body.model is None:
-        changes["model"] = conversation.model
-    return msgspec.structs.replace(body, **changes)
+    body = fill_in(with_preset(body), defaults)
+    if body.max_tokens is None and body.max_completion_tokens is None and body.preset is None:
+        body = msgspec.structs.replace(body, max_completion_tokens=defaults.max_tokens)
+    return body if body.model is not None else msgspec.structs.replace(body, model=conversation.model)
 
 
 class TurnTranslator:

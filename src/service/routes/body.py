@@ -38,13 +38,18 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def read_body(request: Request[Any, Any, Any], settings: ServerSettings) -> bytes:
-    """The whole body; refuses by content-length before reading, by size while reading, and by time."""
-    max_bytes, timeout_s = settings.max_body_bytes, settings.body_timeout_s
+    """The whole body of what is not declared as a form."""
     content_type = request.headers.get("content-type", "").lower()
     if content_type.startswith(_FORM_TYPES):
         raise UnsupportedMediaType(
             f"content-type is '{clip(content_type)}', but the body must be JSON; send 'content-type: application/json'."
         )
+    return await read_bytes(request, settings)
+
+
+async def read_bytes(request: Request[Any, Any, Any], settings: ServerSettings) -> bytes:
+    """The whole body, whatever it is; refuses by content-length before reading, by size while reading, and by time."""
+    max_bytes, timeout_s = settings.max_body_bytes, settings.body_timeout_s
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -81,6 +86,11 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request body is larger than {max_bytes} bytes; send less, or raise --max-body-bytes.")
 
 
+def has_body(request: Request[Any, Any, Any]) -> bool:
+    """The request declares one; an empty one counts as none."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
 class ReceivedBody(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """A decoded body, and what the reply says about it."""
 
@@ -100,7 +110,10 @@ class BodyDecoder(Generic[T]):
 
     async def receive(self, request: Request[Any, Any, Any], settings: ServerSettings) -> ReceivedBody[T]:
         """Read, decode, and refuse or report the fields that nobody knows."""
-        data = await read_body(request, settings)
+        return await self.receive_bytes(await read_body(request, settings), settings)
+
+    async def receive_bytes(self, data: bytes, settings: ServerSettings) -> ReceivedBody[T]:
+        """The same of a body that has been read."""
         if len(data) > MAX_INLINE_BODY_BYTES:
             body, num_unknown = await asyncio.to_thread(self.decode, data)
         else:

@@ -23,11 +23,13 @@ from contracts.openai.chat import (
 from contracts.openai.common import Usage
 from contracts.reply_recipe import ReplyKind
 from service import message_content
+from service.conversations.turn_types import History
 from service.detokenizer import LogprobEntry, TextPiece
-from service.engine_provider import ModelProvider
+from service.engine_provider import ModelProvider, Serving
 from service.generation_stream import GenerationStream
-from service.routes.body import BodyDecoder
-from service.routes.conversation_chat import ConversationReply
+from service.option_defaults import fill_in, with_preset
+from service.routes.body import BodyDecoder, ReceivedBody
+from service.routes.conversation_chat import ChatManner, ConversationReply
 from service.routes.generation import (
     ChoiceText,
     Reply,
@@ -41,7 +43,7 @@ from service.routes.recipes import with_recipes
 from service.routes.replies import reply_with
 from service.routes.request_limits import limits_of
 from service.sse import event
-from service.translate import translate_chat
+from service.translate import Limits, translate_chat
 
 _DECODER: Final = BodyDecoder(ChatCompletionRequest)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -55,23 +57,42 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     provider.check_started()
     limits = limits_of(request, provider.limits)
     received = await _DECODER.receive(request, provider.settings)
-    body = received.body
-    if body.conversation is not None:
-        return ConversationReply(request, received, new_form)
-    serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
+    return await answer_chat(request, received, limits, OPENAI)
+
+
+async def answer_chat(
+    request: Request[Any, Any, Any], received: ReceivedBody[ChatCompletionRequest], limits: Limits, manner: ChatManner
+) -> ASGIApp:
+    """Answer a decoded request, in whichever manner; with a conversation, as its next turn."""
+    provider: ModelProvider = request.app.state["provider"]
+    if received.body.conversation is not None:
+        return ConversationReply(request, received, manner)
+    name = received.body.model
+    serving = provider.served(name) or await wait_for_model(request, provider, name)
+    return await reply_with(await start_chat(provider, serving, received, limits, manner), request)
+
+
+async def start_chat(
+    provider: ModelProvider,
+    serving: Serving,
+    received: ReceivedBody[ChatCompletionRequest],
+    limits: Limits,
+    manner: ChatManner,
+) -> Reply:
+    """Hand a decoded request to the engine; whoever gets the reply ends it."""
+    body = fill_in(with_preset(received.body), manner.defaults)
+    limits = msgspec.structs.replace(limits, default_max_tokens=manner.defaults.max_tokens)
     head = new_head("chatcmpl-", serving.model.info)
     text_request = await in_background(received.num_bytes, translate_chat, body, serving.model, head.id, limits)
     recipes = with_recipes([text_request], ReplyKind.CHAT, head, has_usage=wants_usage(body))
-    return await reply_with(
-        Reply(
-            generation=await admit(provider, serving, recipes, GenerationStream),
-            form=new_form(body, head),
-            head=head,
-            is_stream=bool(body.stream),
-            extra_headers=received.reply_headers,
-            content=message_content.of_chat(serving.settings, body.messages),
-        ),
-        request,
+    return Reply(
+        generation=await admit(provider, serving, recipes, GenerationStream),
+        form=manner.new_form(body, head, None),
+        head=head,
+        is_stream=bool(body.stream),
+        extra_headers=received.reply_headers,
+        content=message_content.of_chat(serving.settings, body.messages),
+        framing=manner.framing,
     )
 
 
@@ -80,9 +101,12 @@ def wants_usage(body: ChatCompletionRequest) -> bool:
     return bool(body.stream_options and body.stream_options.include_usage)
 
 
-def new_form(body: ChatCompletionRequest, head: ReplyHead) -> ChatForm:
+def new_form(body: ChatCompletionRequest, head: ReplyHead, history: History | None) -> ChatForm:
     """The form of the reply that the body asks for."""
     return ChatForm(head, has_logprobs=bool(body.logprobs), has_usage=wants_usage(body))
+
+
+OPENAI: Final = ChatManner(new_form=new_form)
 
 
 class ChatForm:
@@ -148,7 +172,10 @@ class ChatForm:
         )
 
     def _event(self, choices: list[ChunkChoice], usage: Usage | None = None, *, is_last: bool = False) -> bytes:
-        chunk = ChatCompletionChunk(
+        return event(_ENCODER.encode(self._chunk(choices, usage, is_last=is_last)))
+
+    def _chunk(self, choices: list[ChunkChoice], usage: Usage | None, *, is_last: bool) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
             id=self._head.id,
             created=self._head.created,
             model=self._head.model,
@@ -157,7 +184,6 @@ class ChatForm:
             usage=self._usage if usage is None else usage,
             trace_id=self._head.trace_id if is_last else msgspec.UNSET,
         )
-        return event(_ENCODER.encode(chunk))
 
     def _make_frame(self, choice: int) -> tuple[bytes, bytes]:
         """The bytes around the text of a plain chunk: 0.1 us per event instead of 0.4 us for encoding a struct."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from litestar import Request, post
 from litestar.types import ASGIApp
 
+from contracts.conversations import GenerationDefaults
 from contracts.openai.common import Usage
 from contracts.openai.completions import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest
 from contracts.reply_recipe import ReplyKind
@@ -15,10 +18,14 @@ from service import message_content
 from service.detokenizer import LogprobEntry, TextPiece
 from service.engine_provider import ModelProvider
 from service.generation_stream import GenerationStream
-from service.routes.body import BodyDecoder
+from service.option_defaults import NO_DEFAULTS, fill_in, with_preset
+from service.routes.body import BodyDecoder, ReceivedBody
 from service.routes.generation import (
+    OPENAI_FRAMING,
     ChoiceText,
+    Framing,
     Reply,
+    ReplyForm,
     ReplyHead,
     admit,
     in_background,
@@ -29,11 +36,21 @@ from service.routes.recipes import with_recipes
 from service.routes.replies import reply_with
 from service.routes.request_limits import limits_of
 from service.sse import event
-from service.translate import translate_completion
+from service.translate import Limits, TextRequest, translate_completion
 
 _DECODER: Final = BodyDecoder(CompletionRequest)
 _ENCODER: Final = msgspec.json.Encoder()
 _PLACE_OF_TEXT: Final = b'"text":""'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompletionManner:
+    """How a route answers a completion request."""
+
+    new_form: Callable[[CompletionRequest, ReplyHead, Sequence[TextRequest]], ReplyForm]
+    defaults: GenerationDefaults = NO_DEFAULTS
+    """Of the route, where neither the request nor, for the length, the model says anything."""
+    framing: Framing = OPENAI_FRAMING
 
 
 @post("/v1/completions", status_code=200)
@@ -43,35 +60,58 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     provider.check_started()
     limits = limits_of(request, provider.limits)
     received = await _DECODER.receive(request, provider.settings)
-    body = received.body
+    return await answer_completion(request, received, limits, OPENAI)
+
+
+async def answer_completion(
+    request: Request[Any, Any, Any],
+    received: ReceivedBody[CompletionRequest],
+    limits: Limits,
+    manner: CompletionManner,
+) -> ASGIApp:
+    """Answer a decoded request, in whichever manner."""
+    provider: ModelProvider = request.app.state["provider"]
+    body = fill_in(with_preset(received.body), manner.defaults)
+    limits = msgspec.structs.replace(limits, default_max_tokens=manner.defaults.max_tokens)
     serving = provider.served(body.model) or await wait_for_model(request, provider, body.model)
     head = new_head("cmpl-", serving.model.info)
     text_requests = await in_background(received.num_bytes, translate_completion, body, serving.model, head.id, limits)
-    num_samples = body.n or 1
-    has_usage = bool(body.stream_options and body.stream_options.include_usage)
-    form = CompletionForm(
-        head,
-        echoes=[one.echo_text or "" for one in text_requests for _ in range(num_samples)],
-        has_logprobs=body.logprobs is not None,
-        has_usage=has_usage,
-    )
     generation = await admit(
         provider,
         serving,
-        with_recipes(text_requests, ReplyKind.COMPLETION, head, has_usage=has_usage),
+        with_recipes(text_requests, ReplyKind.COMPLETION, head, has_usage=wants_usage(body)),
         GenerationStream,
     )
     return await reply_with(
         Reply(
             generation=generation,
-            form=form,
+            form=manner.new_form(body, head, text_requests),
             head=head,
             is_stream=bool(body.stream),
             extra_headers=received.reply_headers,
             content=message_content.of_completion(serving.settings, body.prompt),
+            framing=manner.framing,
         ),
         request,
     )
+
+
+def wants_usage(body: CompletionRequest) -> bool:
+    """A last event is to count the tokens."""
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+def new_form(body: CompletionRequest, head: ReplyHead, requests: Sequence[TextRequest]) -> CompletionForm:
+    """The form of the reply that the body asks for."""
+    return CompletionForm(
+        head,
+        echoes=[one.echo_text or "" for one in requests for _ in range(body.n or 1)],
+        has_logprobs=body.logprobs is not None,
+        has_usage=wants_usage(body),
+    )
+
+
+OPENAI: Final = CompletionManner(new_form=new_form)
 
 
 class CompletionForm:

@@ -7,28 +7,53 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.types import ASGIApp, HTTPDisconnectEvent, Receive, Scope, Send
 
+from contracts.conversations import GenerationDefaults
 from contracts.errors import UnsupportedParameter
 from contracts.openai.chat import ChatCompletionRequest
 from service import message_content
 from service.conversations.prompting import TurnTranslator, read_posted, with_defaults
 from service.conversations.turn import Turn
-from service.conversations.turn_types import KEY_NAME, KeptReply
+from service.conversations.turn_types import KEY_NAME, History, KeptReply
 from service.engine_provider import ModelProvider
 from service.generation_stream import ChoicePiece, GenerationStream
+from service.option_defaults import NO_DEFAULTS, fill_in
 from service.routes.body import ReceivedBody
 from service.routes.conversations import owner_of
-from service.routes.generation import Reply, ReplyForm, ReplyHead, admit, in_background, load_within, new_head
-from service.routes.replayed_reply import replay
+from service.routes.generation import (
+    OPENAI_FRAMING,
+    Framing,
+    Reply,
+    ReplyForm,
+    ReplyHead,
+    admit,
+    in_background,
+    load_within,
+    new_head,
+)
+from service.routes.replayed_reply import Replay, replay
 from service.routes.replies import reply_with
 from service.routes.request_limits import DETACH_HEADER, limits_of, read_key
 from service.sse import end_tasks, wait_for_disconnect
 
-NewForm = Callable[[ChatCompletionRequest, ReplyHead], ReplyForm]
+NewForm = Callable[[ChatCompletionRequest, ReplyHead, History | None], ReplyForm]
+"""Makes the form of one reply; the history is that of a conversation before it, None without one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatManner:
+    """How a route answers a chat request."""
+
+    new_form: NewForm
+    defaults: GenerationDefaults = NO_DEFAULTS
+    """Of the route, where neither request nor conversation nor, for the length, the model says anything."""
+    framing: Framing = OPENAI_FRAMING
 
 
 class ConversationReply:
@@ -38,11 +63,11 @@ class ConversationReply:
     """
 
     def __init__(
-        self, request: Request[Any, Any, Any], received: ReceivedBody[ChatCompletionRequest], new_form: NewForm
+        self, request: Request[Any, Any, Any], received: ReceivedBody[ChatCompletionRequest], manner: ChatManner
     ) -> None:
         self._request = request
         self._received = received
-        self._new_form = new_form
+        self._manner = manner
         body = received.body
         self._turn = Turn(
             request.app.state["conversations"],
@@ -81,13 +106,14 @@ class ConversationReply:
                 param=DETACH_HEADER,
             )
         key = read_key(self._request.headers.getall(KEY_NAME, []))
+        limits = msgspec.structs.replace(limits, default_max_tokens=self._manner.defaults.max_tokens)
         history = await self._turn.take()
         if key is not None:
             recalled = await self._turn.recall(posted.messages, key)
             if isinstance(recalled, KeptReply):
-                return replay(recalled, self._received, self._new_form)
+                return self._replay(recalled, history)
             history = recalled or history
-        body = with_defaults(self._received.body, history.conversation)
+        body = fill_in(with_defaults(self._received.body, history.conversation), self._manner.defaults)
         # After the defaults, which may name the model.
         serving = await load_within(provider, body.model, limits.request_timeout_s)
         head = new_head("chatcmpl-", serving.model.info)
@@ -104,14 +130,21 @@ class ConversationReply:
         return await reply_with(
             Reply(
                 generation=generation,
-                form=self._new_form(body, head),
+                form=self._manner.new_form(body, head, history),
                 head=head,
                 is_stream=bool(body.stream),
                 extra_headers=self._received.reply_headers,
                 content=message_content.of_chat(provider.settings, body.messages),
+                framing=self._manner.framing,
             ),
             self._request,
         )
+
+    def _replay(self, kept: KeptReply, history: History) -> ASGIApp:
+        """What was said before, in this route's manner."""
+        body, manner = self._received.body, self._manner
+        what = Replay(kept=kept, new_form=lambda head: manner.new_form(body, head, history), framing=manner.framing)
+        return replay(what, self._received)
 
 
 class TurnGeneration(GenerationStream):

@@ -21,6 +21,7 @@ from contracts.conversations import (
     CreateConversation,
 )
 from contracts.errors import InvalidValue, clip
+from contracts.settings import ServerSettings
 from service.api_keys import ApiKey
 from service.clocks import unix_ms
 from service.conversations.access import Conversations, OpenConversations
@@ -45,7 +46,8 @@ async def create_conversation(request: Request[Any, Any, Any]) -> Response[bytes
     received = await _CREATE.receive(request, _provider(request).settings)
     _check(received.body)
     opened = await open_conversations(request)
-    return _reply(await opened.store.create(owner_of(request), received.body), received.reply_headers)
+    wanted = with_turn_limit(received.body, _provider(request).settings)
+    return _reply(await opened.store.create(owner_of(request), wanted), received.reply_headers)
 
 
 @get("/v1/conversations")
@@ -125,6 +127,13 @@ def owner_of(request: Request[Any, Any, Any]) -> str:
     """Whose conversations these are: the label of the key, or nothing where the server has no keys."""
     api_key: ApiKey = request.scope["state"]["api_key"]
     return api_key.label
+
+
+def with_turn_limit(wanted: CreateConversation, settings: ServerSettings) -> CreateConversation:
+    """With the server's limit of turns where it names none."""
+    if wanted.max_turns is not None:
+        return wanted
+    return msgspec.structs.replace(wanted, max_turns=settings.max_conversation_length)
 
 
 async def open_conversations(request: Request[Any, Any, Any]) -> OpenConversations:

@@ -90,7 +90,7 @@ class ReplyForm(Protocol):
         ...
 
     def closing(self, usage: Usage) -> bytes:
-        """Events between the last choice and [DONE]."""
+        """Events between the last choice and the end."""
         ...
 
     def collect(self, choice: int, piece: TextPiece) -> None:
@@ -100,6 +100,19 @@ class ReplyForm(Protocol):
     def body(self, num_choices: int, usage: Usage) -> bytes:
         """The whole reply as JSON."""
         ...
+
+
+class Framing:
+    """How a stream ends, well or not; OpenAI's way."""
+
+    done: bytes = DONE
+
+    def error(self, error: QuireError) -> bytes:
+        """The last events of a stream that failed."""
+        return event(encode_error(error))
+
+
+OPENAI_FRAMING = Framing()
 
 
 class ReplyEnd(Protocol):
@@ -200,6 +213,7 @@ class Reply:
     extra_headers: Sequence[tuple[bytes, bytes]] = ()
     content: MessageContent | None = None
     """Collects the texts for the request's span; None unless that is switched on."""
+    framing: Framing = OPENAI_FRAMING
 
 
 async def reply_events(reply: Reply, outcome: ReplyEnd) -> AsyncIterator[bytes]:
@@ -215,14 +229,14 @@ async def reply_events(reply: Reply, outcome: ReplyEnd) -> AsyncIterator[bytes]:
             yield b"".join(out)
     except QuireError as error:
         outcome.status = error.status
-        yield event(encode_error(error))
+        yield reply.framing.error(error)
         return
     except Exception:  # top handler of a reply whose 200 has been sent
         _log.exception("request_failed")
         outcome.status = 500
-        yield event(encode_error(InternalError(INTERNAL_ERROR)))
+        yield reply.framing.error(InternalError(INTERNAL_ERROR))
         return
-    yield form.closing(generation.usage()) + DONE
+    yield form.closing(generation.usage()) + reply.framing.done
     outcome.status = 200
 
 
@@ -270,7 +284,7 @@ class Outcome:
     """Ends a generation once and writes its `request_finished` line: numbers and names, never text."""
 
     def __init__(self, request: Request[Any, Any, Any], reply: Reply) -> None:
-        self._path = request.url.path
+        self._path = str(request.scope.get("path_template") or request.url.path)
         self._generation = reply.generation
         self._head = reply.head
         self._is_stream = reply.is_stream

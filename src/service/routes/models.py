@@ -21,7 +21,7 @@ from contracts.openai.models import LoadProgress, ModelCard, ModelKind, ModelLis
 from service.engine_provider import ModelProvider, OrderVerb, Serving
 from service.error_responses import encode_error
 from service.http_errors import ClientGone, NotFound
-from service.routes.body import BodyDecoder
+from service.routes.body import BodyDecoder, has_body
 from service.sse import DONE, EventStreamReply, end_tasks, event, run_until_disconnect
 
 _HEADERS: Final = {"cache-control": "no-store"}
@@ -60,7 +60,7 @@ async def order_model(request: Request[Any, Any, Any], model_id: FromPath[str]) 
     alias = provider.catalog.find(name).alias
     if verb != "unload" and "text/event-stream" in request.headers.get("accept", ""):
         return EventStreamReply(_stages(provider, verb, alias), lambda: None)
-    order = _obey(provider, verb, alias, options.timeout_s)
+    order = obey(provider, verb, alias, options.timeout_s)
     if await run_until_disconnect(request.receive, order) is None:
         raise ClientGone
     return JsonReply(_ENCODER.encode(card_of(provider, alias)))
@@ -68,7 +68,7 @@ async def order_model(request: Request[Any, Any, Any], model_id: FromPath[str]) 
 
 async def _read_options(request: Request[Any, Any, Any], provider: ModelProvider, verb: OrderVerb) -> UnloadOptions:
     """What the body says, where there is one; only an unload can be told anything."""
-    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+    if not has_body(request):
         return UnloadOptions()
     if verb == "unload":
         return (await _UNLOAD.receive(request, provider.settings)).body
@@ -93,7 +93,8 @@ class JsonReply:
         await send({"type": "http.response.body", "body": self._body, "more_body": False})
 
 
-async def _obey(provider: ModelProvider, verb: OrderVerb, alias: str, timeout_s: float | None) -> bool:
+async def obey(provider: ModelProvider, verb: OrderVerb, alias: str, timeout_s: float | None) -> bool:
+    """Return True once the order is obeyed; raises as `order` does."""
     await provider.order(verb, alias, timeout_s)
     return True
 

@@ -11,6 +11,9 @@ from litestar import Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
+from service.mailboxes import Mailboxes
+from service.routes.health import HealthStatus, health_of
+
 _MEDIA_TYPES: Final = {
     "html": "text/html",
     "css": "text/css",
@@ -30,6 +33,7 @@ class Pages(msgspec.Struct, frozen=True, kw_only=True):
 
     files: dict[str, bytes]
     openapi: bytes
+    endpoints: dict[str, str]
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,15 +41,25 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
 
     message: str
     version: str
-    endpoints: list[str]
+    status: HealthStatus
+    description: str
+    endpoints: dict[str, str]
+    """Path, or method and path, to what it does."""
+    docs: str = "/docs"
+    openapi: str = "/openapi.json"
+    inference_queue_size: int
+    """Requests that wait."""
+    active_connections: int
+    """Clients that listen at /api/v1/chat/stream, about."""
 
 
-def load_pages(openapi: bytes) -> Pages:
-    """Read the files of the page from the package, beside the description of the API."""
+def load_pages(openapi: bytes, endpoints: dict[str, str]) -> Pages:
+    """Read the files of the page from the package, beside the description of the API and its short form."""
     folder = files("service") / "ui"
     return Pages(
         files={entry.name: entry.read_bytes() for entry in folder.iterdir() if _media_type(entry.name) is not None},
         openapi=openapi,
+        endpoints=endpoints,
     )
 
 
@@ -54,22 +68,22 @@ def show_root(request: Request[Any, Any, Any]) -> Response[Any]:
     """The chat page for browsers, a short description for everyone else."""
     if "text/html" in request.headers.get("accept", ""):
         return _page(request, "index.html", vary=True)
+    pages: Pages = request.app.state["pages"]
+    mailboxes: Mailboxes = request.app.state["mailboxes"]
+    health = health_of(request)
     welcome = Welcome(
         message="Quire serves an OpenAI-compatible API: point a client's base URL at /v1.",
         version=package_version(),
-        endpoints=[
-            "POST /v1/chat/completions",
-            "POST /v1/completions",
-            "GET /v1/models",
-            "GET /health",
-            "GET /docs",
-            "GET /openapi.json",
-        ],
+        status=health.status,
+        description="LLM inference: concurrent requests are gathered, step by step, into one batch.",
+        endpoints=pages.endpoints,
+        inference_queue_size=health.waiting or 0,
+        active_connections=mailboxes.num_everywhere,
     )
-    return Response(welcome, headers={"vary": "accept"})
+    return Response(welcome, headers={"vary": "accept", "cache-control": "no-store"})
 
 
-@get("/docs", sync_to_thread=False)
+@get(["/docs", "/redoc"], sync_to_thread=False)
 def show_docs(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The API page."""
     return _page(request, "docs.html")
@@ -85,7 +99,7 @@ def show_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
 @get("/assets/{name:str}", sync_to_thread=False)
 def show_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
     """A style sheet, script or icon; only names that were read at the start."""
-    return _page(request, name)
+    return asset_reply(request, name)
 
 
 def package_version() -> str:
@@ -94,6 +108,11 @@ def package_version() -> str:
         return version("quire")
     except PackageNotFoundError:
         return "0"
+
+
+def asset_reply(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    """A file of the pages."""
+    return _page(request, name)
 
 
 def _page(request: Request[Any, Any, Any], name: str, *, vary: bool = False) -> Response[bytes]:

@@ -6,6 +6,7 @@ Its usage is zero, as no token was computed; log probabilities are not kept. `x-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -18,19 +19,25 @@ from service.conversations.turn_types import KeptReply
 from service.detokenizer import TextPiece
 from service.request_spans import current_trace_id
 from service.routes.body import ReceivedBody
-from service.routes.generation import ReplyForm, ReplyHead
-from service.sse import DONE, EventStreamReply
+from service.routes.generation import Framing, ReplyForm, ReplyHead
+from service.sse import EventStreamReply
 
 REPLAYED: Final = (b"x-quire-replayed", b"true")
 _log = structlog.get_logger("service.generation")
 
 
-def replay(
-    kept: KeptReply,
-    received: ReceivedBody[ChatCompletionRequest],
-    new_form: Callable[[ChatCompletionRequest, ReplyHead], ReplyForm],
-) -> ASGIApp:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """What is said again, and in whose manner."""
+
+    kept: KeptReply
+    new_form: Callable[[ReplyHead], ReplyForm]
+    framing: Framing
+
+
+def replay(what: Replay, received: ReceivedBody[ChatCompletionRequest]) -> ASGIApp:
     """As the body asks for it: in one reply or as a stream. Its id is that of the kept message."""
+    kept = what.kept
     head = ReplyHead(
         id=f"chatcmpl-{kept.id.removeprefix('msg_')}",
         created=kept.created_s,
@@ -38,7 +45,7 @@ def replay(
         system_fingerprint="",
         trace_id=current_trace_id() or msgspec.UNSET,
     )
-    form = new_form(received.body, head)
+    form = what.new_form(head)
     piece = TextPiece(text=kept.content, finish_reason=kept.finish_reason)
     usage = Usage(
         prompt_tokens=0,
@@ -49,15 +56,15 @@ def replay(
     headers = [*received.reply_headers, REPLAYED]
     _log.info("reply_replayed", response_id=head.id, model=head.model, stream=bool(received.body.stream))
     if received.body.stream:
-        return EventStreamReply(_events(form, piece, usage), lambda: None, extra_headers=headers)
+        return EventStreamReply(_events(form, piece, usage, what.framing), lambda: None, extra_headers=headers)
     form.collect(0, piece)
     return _json(form.body(1, usage), headers)
 
 
-async def _events(form: ReplyForm, piece: TextPiece, usage: Usage) -> AsyncIterator[bytes]:
+async def _events(form: ReplyForm, piece: TextPiece, usage: Usage, framing: Framing) -> AsyncIterator[bytes]:
     out = [form.opening(1)]
     form.add_events(out, 0, piece)
-    yield b"".join((*out, form.closing(usage), DONE))
+    yield b"".join((*out, form.closing(usage), framing.done))
 
 
 def _json(body: bytes, extra_headers: list[tuple[bytes, bytes]]) -> ASGIApp:

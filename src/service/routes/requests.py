@@ -31,14 +31,14 @@ _HEADERS = {"cache-control": "no-store"}
 @get("/v1/requests")
 async def list_requests(request: Request[Any, Any, Any]) -> Response[ExplanationList]:
     """The requests that live, and the last ones that ended."""
-    records = await find_records(request, read_query(list(request.query_params.multi_items())))
-    return Response(ExplanationList(data=await _explain(request, records)), headers=_HEADERS)
+    found = await find_explanations(request, read_query(list(request.query_params.multi_items())))
+    return Response(ExplanationList(data=found), headers=_HEADERS)
 
 
 @get("/v1/requests/{any_id:str}")
 async def retrieve_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[Explanation]:
     """One, by the id of its reply, its x-request-id or its trace id."""
-    return Response(await _find_one(request, any_id), headers=_HEADERS)
+    return Response(await find_explanation(request, any_id), headers=_HEADERS)
 
 
 @delete("/v1/requests/{any_id:str}", status_code=200)
@@ -47,13 +47,13 @@ async def cancel_request(request: Request[Any, Any, Any], any_id: FromPath[str])
     provider: ModelProvider = request.app.state["provider"]
     for serving in provider.all_serving() or [provider.serving]:
         serving.engine.cancel(any_id, visible_tenant(request))
-    return Response(await _find_one(request, any_id), headers=_HEADERS)
+    return Response(await find_explanation(request, any_id), headers=_HEADERS)
 
 
 @get("/v1/requests/{any_id:str}/timeline", media_type=MediaType.TEXT)
 async def draw_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[str]:
     """The same as text."""
-    text = draw_timeline(await _find_one(request, any_id))
+    text = draw_timeline(await find_explanation(request, any_id))
     return Response(text, media_type=MediaType.TEXT, headers=_HEADERS)
 
 
@@ -76,7 +76,13 @@ def read_query(parameters: list[tuple[str, str]]) -> RecordQuery:
     return RecordQuery(limit=int(limit), is_slowest_first=order == "slowest")
 
 
-async def _find_one(request: Request[Any, Any, Any], any_id: str) -> Explanation:
+async def find_explanations(request: Request[Any, Any, Any], query: RecordQuery) -> list[Explanation]:
+    """Those of the requests meant that the caller may see."""
+    return await _explain(request, await find_records(request, query))
+
+
+async def find_explanation(request: Request[Any, Any, Any], any_id: str) -> Explanation:
+    """One, by any of its ids; raises RequestNotFound."""
     records = await find_records(request, RecordQuery(any_id=any_id, limit=1))
     if not records:
         raise no_such_request(any_id)
