@@ -33,8 +33,8 @@ class WriteAheadLog:
         self._path = path
         self._log_path = path.with_name(f"{path.name}-wal")
         self._write_lock = write_lock
-        self._has_erased = False
-        """The log may hold what was deleted."""
+        self._has_erased = True
+        """The log may hold what was deleted; at first, by a process that was killed."""
         self._later: asyncio.Task[None] | None = None
 
     async def settle(self, *, has_erased: bool) -> None:
