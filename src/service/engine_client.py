@@ -187,7 +187,8 @@ class EngineClient:
         """Refuse new requests, let the running ones end within the time, abort the rest, and disconnect."""
         self._is_draining = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
         for request_id in list(self._open):
             self._abandon(request_id)
         self._keeper.cancel()
@@ -212,8 +213,10 @@ class EngineClient:
                 continue
             while not self._lost.is_set():
                 began_s = loop.time()
+                # Not wait_for: it swallows a cancellation that comes together with the loss (until Python 3.12).
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._lost.wait(), BEAT_S)
+                    async with asyncio.timeout(BEAT_S):
+                        await self._lost.wait()
                 self._check_beat(began_s)
 
     def _check_beat(self, began_s: float) -> None:

@@ -56,6 +56,7 @@ class ScriptedEngine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_greeting = True
+        self.hello = HELLO
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -109,7 +110,7 @@ class ScriptedEngine:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
         if self.is_greeting:
-            writer.write(encode_frame(HELLO))
+            writer.write(encode_frame(self.hello))
         frames = FrameReader(EngineBound)
         try:
             while data := await reader.read(65536):

@@ -13,7 +13,15 @@ import pytest
 
 from contracts import engine as engine_contract
 from contracts.engine import DeltaStream
-from contracts.errors import ContextLengthExceeded, EngineDead, EngineError, InvalidValue, QueueFull, QuireError
+from contracts.errors import (
+    ContextLengthExceeded,
+    EngineDead,
+    EngineError,
+    InvalidValue,
+    QueueFull,
+    QuireError,
+    ShuttingDown,
+)
 from contracts.frames import Abort, Admitted, Alive, ErrorReport, Refused, Submit, encode_frame
 from contracts.generation import FinishReason, GenerationRequest
 from contracts.sampling import SamplingParams
@@ -478,3 +486,41 @@ async def test_connecting_waits_for_the_engine_to_come(tmp_path: Path) -> None:
         client = await asyncio.wait_for(connecting, PATIENCE_S)
         assert client.stats() == STATS
         await client.drain(0.0)
+
+
+# ---- an engine that leaves on purpose
+
+
+async def test_engine_that_was_drained_is_not_taken_for_dead(engine: ScriptedEngine, client: EngineClient) -> None:
+    """What it had not admitted is refused at once, so that it can be sent to another; nothing waits for a restart."""
+    running = await submit(client, engine, "a")
+    waiting = asyncio.create_task(client.submit(request_of("b")))
+    await engine.receive()
+    engine.say("a", 7, reason=FinishReason.LENGTH)
+    engine.beat(msgspec.structs.replace(STATS, is_draining=True))
+    await engine.die()
+    began_s = time.monotonic()
+    with pytest.raises(ShuttingDown):
+        await waiting
+    with pytest.raises(ShuttingDown):
+        await client.submit(request_of("c"))
+    assert time.monotonic() - began_s < 1.0
+    assert tokens_of(await read(running)) == [7]
+
+
+async def test_engine_that_comes_back_after_a_drain_is_used_again(engine: ScriptedEngine, client: EngineClient) -> None:
+    engine.beat(msgspec.structs.replace(STATS, is_draining=True))
+    await until(lambda: client.stats().is_draining)
+    await engine.die()
+    assert await engine.receive() is None
+    await engine.listen()
+    await until(lambda: client.stats().is_alive and not client.stats().is_draining)
+    await submit(client, engine, "a")
+
+
+@pytest.mark.parametrize("num_turns", [0, 1, 2, 3])
+async def test_drain_at_the_moment_of_the_loss_ends(engine: ScriptedEngine, num_turns: int) -> None:
+    client = await EngineClient.connect(engine.path, PATIENCE_S)
+    await engine.die()
+    await asyncio.gather(*(asyncio.sleep(0) for _ in range(num_turns)))
+    await asyncio.wait_for(client.drain(0.0), 5.0)

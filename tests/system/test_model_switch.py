@@ -115,6 +115,16 @@ async def until_state(address: str, **states: str) -> None:
             await asyncio.sleep(0.01 if num_agreed else 0.05)
 
 
+async def until_running(address: str, **counts: int) -> None:
+    """So many sequences of these models are in a batch."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            models = (await get(address, "/stats")).json()["models"]
+            if all(models[alias]["num_running"] >= count for alias, count in counts.items()):
+                return
+            await asyncio.sleep(0.05)
+
+
 def engine_pids(quire: QuireProcess, alias: str) -> list[int]:
     """Every engine that ever was ready for the model, from the log."""
     name = "engine" if alias == "model" else f"engine of {alias}"
@@ -266,7 +276,7 @@ async def switch_under_load(directory: Path, num_switches: int, limit: str, *mod
         assert wrong(answers) == []
         assert {answer.model for answer in answers} == set(models)
         assert [len(files) for files in await files_at_rest(quire)] == [len(files) for files in baseline]
-        assert len(quire.pids("engine")) <= int(limit)
+        assert len(quire.pids("-m tests.system.paced_engine")) <= int(limit)
         (sockets,) = [list(path.glob("*.sock")) for path in quire.socket_directories]
         assert len(sockets) <= int(limit)
         assert "Traceback" not in quire.errors
@@ -304,7 +314,7 @@ async def test_default_moves_without_breaking_what_runs(tmp_path: Path) -> None:
     with serving(tmp_path, "--max-loaded-models", "1", "--workers", "2") as quire:
         address = quire.address
         long = asyncio.create_task(ask(address, "model", max_tokens=400))
-        await asyncio.sleep(0.5)
+        await until_running(address, model=1)
         moved = await order(address, "two", "default")
         assert (moved.status_code, moved.json()["is_default"], moved.json()["state"]) == (200, True, "ready")
         assert (await long).text == alphabet("model", 400)
@@ -322,7 +332,7 @@ async def test_unload_ends_what_is_left_after_its_time_with_a_word(tmp_path: Pat
         assert (await order(address, "two", "load")).status_code == 200
         long = [asyncio.create_task(ask(address, "two", max_tokens=90_000)) for _ in range(3)]
         other = asyncio.create_task(ask(address, "model", max_tokens=500))
-        await asyncio.sleep(1.0)
+        await until_running(address, model=1, two=3)
         unhurried = asyncio.create_task(order(address, "two", "unload"))
         await asyncio.sleep(0.5)
         assert not unhurried.done()
@@ -357,7 +367,7 @@ async def test_server_without_its_default_goes_on(tmp_path: Path) -> None:
         assert (await ask(address, "two")).text == alphabet("two")
         assert num_loads(quire, "model") == 1
         running = asyncio.create_task(ask(address, "two", max_tokens=300))
-        await asyncio.sleep(0.5)
+        await until_running(address, two=1)
         quire.process.send_signal(signal.SIGTERM)
         assert wrong([await running], lambda alias: alphabet(alias, 300)) == []
         assert await asyncio.to_thread(quire.process.wait, 20) == 0
@@ -449,7 +459,7 @@ async def test_drain_ends_every_stream_of_every_model_and_leaves_nothing(tmp_pat
         address = quire.address
         assert (await order(address, "two", "load")).status_code == 200
         running = [asyncio.create_task(ask(address, alias, max_tokens=500)) for alias in ("model", "two") * 2]
-        await asyncio.sleep(1.0)
+        await until_running(address, model=2, two=2)
         homeless = asyncio.create_task(ask(address, "three"))
         ordering = asyncio.create_task(order(address, "three", "load"))
         await until_state(address, three="loading")
