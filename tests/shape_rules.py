@@ -21,6 +21,7 @@ PURE_BATCHING = (
     "block_table",
     "event_log",
     "fair_share",
+    "live_look",
     "placement",
     "record_ring",
     "request_book",

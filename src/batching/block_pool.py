@@ -38,7 +38,11 @@ class BlockPool:
     @property
     def num_cached_blocks(self) -> int:
         """Free blocks whose content can still be matched."""
-        return sum(1 for block_id in self._digest_to_block.values() if self._num_refs[block_id] == 0)
+        return len(self.cached_block_ids())
+
+    def cached_block_ids(self) -> list[int]:
+        """Which they are, in no order."""
+        return [block_id for block_id in self._digest_to_block.values() if self._num_refs[block_id] == 0]
 
     def num_refs(self, block_id: int) -> int:
         return self._num_refs[block_id]

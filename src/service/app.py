@@ -17,6 +17,7 @@ from service.engine_provider import EngineProvider, ModelProvider, OnProgress, S
 from service.error_responses import handle_client_gone, handle_http_exception, handle_quire_error, handle_unexpected
 from service.http_errors import ClientGone
 from service.key_store import KeyStore
+from service.live_feed import LiveFeeds
 from service.middleware import RequestContext
 from service.openapi import render_openapi
 from service.routes import (
@@ -25,6 +26,7 @@ from service.routes import (
     conversations,
     health,
     jaeger,
+    live,
     metrics,
     models,
     pages,
@@ -80,10 +82,18 @@ def build_app(settings: Settings, provider: ModelProvider, *, is_loaded_first: b
             *jaeger.HANDLERS,
             *health.HANDLERS,
             *metrics.HANDLERS,
+            *live.HANDLERS,
             *pages.HANDLERS,
         ],
         lifespan=[lifespan],
-        state=State({"provider": provider, "conversations": kept, "pages": load_pages(render_openapi())}),
+        state=State(
+            {
+                "provider": provider,
+                "conversations": kept,
+                "live": LiveFeeds(provider),
+                "pages": load_pages(render_openapi()),
+            }
+        ),
         exception_handlers={
             QuireError: handle_quire_error,
             HTTPException: handle_http_exception,

@@ -4,7 +4,8 @@ import type { LiveView } from "./wire";
 
 const MIN_CELL_PX = 3;
 const MAX_CELL_PX = 16;
-const WANTED_HEIGHT_PX = 260;
+const WANTED_HEIGHT_PX = 200;
+const MIN_DRAWN = 512;
 const GOLDEN_ANGLE = 137.508;
 
 /** What the numbers of LiveView.runs mean below the first holder. */
@@ -15,7 +16,8 @@ const FIRST_HOLDER = 3;
 
 export function colourOf(seq: number, isDark: boolean): string {
   const hue = (seq * GOLDEN_ANGLE) % 360;
-  return `hsl(${hue.toFixed(0)} ${isDark ? "62% 62%" : "58% 48%"})`;
+  const light = (isDark ? 58 : 42) + 9 * (seq % 3); // hues come near one another after a few; then the lightness differs
+  return `hsl(${hue.toFixed(0)} 58% ${light}%)`;
 }
 
 /** What a cell shows, as one number: below FIRST_HOLDER a state, else FIRST_HOLDER + seq; halves are shared. */
@@ -42,6 +44,7 @@ export class BlockMap {
   private columns = 1;
   private cellPx = MAX_CELL_PX;
   private highlighted: number | null = null;
+  private numDrawn = MIN_DRAWN;
 
   constructor(private readonly canvas: HTMLCanvasElement) {}
 
@@ -49,7 +52,7 @@ export class BlockMap {
   draw(frame: LiveView, highlighted: number | null, isDark: boolean, isWhole: boolean): void {
     const context = this.canvas.getContext("2d");
     if (!context) return;
-    const cells = cellsOf(frame);
+    const cells = this.cut(cellsOf(frame));
     const isFresh = isWhole || cells.length !== this.cells.length || highlighted !== this.highlighted;
     if (isFresh) this.fit(context, cells.length);
     const empty = colour("--block-empty");
@@ -69,11 +72,16 @@ export class BlockMap {
     this.highlighted = highlighted;
   }
 
-  /** The block under a point of the canvas. */
-  blockAt(x: number, y: number): number | null {
-    const column = Math.floor(x / this.cellPx);
-    const block = Math.floor(y / this.cellPx) * this.columns + column;
-    return column < this.columns && block < this.cells.length ? block : null;
+  /** Without the end that nobody has used yet; what was drawn once stays, so that nothing jumps. */
+  private cut(cells: Float64Array): Float64Array {
+    const used = cells.findLastIndex((cell) => cell !== EMPTY) + 1;
+    while (this.numDrawn < used) this.numDrawn *= 2;
+    return cells.subarray(0, this.numDrawn);
+  }
+
+  /** How many of the first blocks are drawn. */
+  get length(): number {
+    return this.cells.length;
   }
 
   private fit(context: CanvasRenderingContext2D, numBlocks: number): void {

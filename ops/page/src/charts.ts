@@ -12,13 +12,18 @@ export interface Line {
 
 const HEIGHT_PX = 130;
 
+/** The same colour, nearly transparent. */
+function veil(solid: string): string {
+  return solid.replace(/^rgb\((.*)\)$/, "rgba($1, .12)");
+}
+
 export class Chart {
   private plot: uPlot | null = null;
   private heldAt: number | null = null;
 
   constructor(
     private readonly target: HTMLElement,
-    private readonly unit: string,
+    private readonly tell: (value: number) => string,
   ) {}
 
   draw(at: number[], lines: Line[], heldAt: number | null): void {
@@ -44,14 +49,14 @@ export class Chart {
       scales: { x: { time: false, range: [-KEPT_S, 0] }, y: { range: (_plot, _low, high) => [0, Math.max(1, (high || 0) * 1.15)] } },
       axes: [
         { ...axis, size: 24, values: (_plot, ticks) => ticks.map((tick) => (tick === 0 ? "now" : `${tick} s`)) },
-        { ...axis, size: 46, values: (_plot, ticks) => ticks.map((tick) => `${tick.toLocaleString("en")}${this.unit}`) },
+        { ...axis, size: 52, values: (_plot, ticks) => ticks.map(this.tell) },
       ],
       series: [
         {},
         ...lines.map((line) => ({
           label: line.label,
           stroke: colour(line.colour),
-          fill: `${colour(line.colour)}22`,
+          fill: veil(colour(line.colour)),
           width: 1.5,
           spanGaps: true,
           points: { show: false },

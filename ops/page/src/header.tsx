@@ -12,15 +12,17 @@ export function Header() {
   void colours.value;
   return (
     <header class="top">
-      <button
-        type="button"
-        class="plain only-narrow"
-        aria-label="Conversations"
-        aria-expanded={isSidebarOpen.value}
-        onClick={() => (isSidebarOpen.value = !isSidebarOpen.value)}
-      >
-        <Icon name="menu" />
-      </button>
+      {view === "chat" && (
+        <button
+          type="button"
+          class="plain only-narrow"
+          aria-label="Conversations"
+          aria-expanded={isSidebarOpen.value}
+          onClick={() => (isSidebarOpen.value = !isSidebarOpen.value)}
+        >
+          <Icon name="menu" />
+        </button>
+      )}
       <h1>
         <img src="/assets/icon.svg" alt="" width="22" height="22" />
         <span>Quire</span>

@@ -1,5 +1,5 @@
 // The engine at work: its blocks, its batch, its queue and its last minute.
-import { effect, signal } from "@preact/signals";
+import { effect, signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { BlockMap, colourOf } from "./block_map";
 import { Chart, type Line } from "./charts";
@@ -129,6 +129,7 @@ function Tile({ label, value, more = "" }: { label: string; value: string; more?
 }
 
 function Blocks({ frame }: { frame: Frame }) {
+  const numDrawn = useSignal(0);
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => {
     const element = canvas.current;
@@ -143,6 +144,7 @@ function Blocks({ frame }: { frame: Frame }) {
       const wanted = `${size.value}/${colours.value}`;
       if (shown) map.draw(shown, highlighted.value, isDark(), drawnFor !== wanted);
       drawnFor = wanted;
+      numDrawn.value = map.length;
     });
     return () => {
       stopDrawing();
@@ -151,7 +153,6 @@ function Blocks({ frame }: { frame: Frame }) {
   }, []);
   const numShared = frame.shared.reduce((sum, value, index) => sum + (index % 2 ? value : 0), 0);
   const held = frame.num_blocks - frame.num_free_blocks;
-  const numMapped = frame.runs.reduce((sum, value, index) => sum + (index % 2 ? value : 0), 0);
   const words =
     `${count(held)} of ${count(frame.num_blocks)} blocks are held by ${plural(frame.running.length, "sequence")}, ` +
     `${count(numShared)} of them shared; ${count(frame.num_cached_blocks)} free ones can be found again.`;
@@ -174,7 +175,7 @@ function Blocks({ frame }: { frame: Frame }) {
           <span class="swatch empty" /> empty
         </li>
         <li class="quiet">one block is {plural(frame.block_size, "token")}</li>
-        {numMapped < frame.num_blocks && <li class="quiet">the first {count(numMapped)} are drawn</li>}
+        {numDrawn.value < frame.num_blocks && <li class="quiet">the first {count(numDrawn.value)} are drawn</li>}
       </ul>
     </>
   );
@@ -186,7 +187,7 @@ function Batch({ frame }: { frame: Frame }) {
   if (frame.running.length === 0 && left.length === 0) return <p class="quiet">Nothing runs.</p>;
   const hasKeys = frame.running.some((row) => row.key);
   return (
-    <div class="table-frame" tabIndex={0}>
+    <div class="table-frame batch" tabIndex={0}>
       <table>
         <thead>
           <tr>
@@ -281,7 +282,7 @@ function Charts() {
     <div class="charts">
       <ChartCard
         title="Throughput"
-        unit=""
+        tell={(value) => count(Math.round(value))}
         lines={[
           { label: "generated tokens/s", colour: "--chart-1", values: all.generated },
           { label: "prompt tokens/s", colour: "--chart-2", values: all.prompt },
@@ -289,7 +290,7 @@ function Charts() {
       />
       <ChartCard
         title="Sequences"
-        unit=""
+        tell={count}
         lines={[
           { label: "running", colour: "--chart-1", values: all.running },
           { label: "waiting", colour: "--chart-3", values: all.waiting },
@@ -297,7 +298,7 @@ function Charts() {
       />
       <ChartCard
         title="Latency"
-        unit=" ms"
+        tell={shortTime}
         lines={[
           { label: "first token", colour: "--chart-2", values: all.firstTokenMs },
           { label: "between tokens", colour: "--chart-1", values: all.betweenTokensMs },
@@ -308,12 +309,16 @@ function Charts() {
   );
 }
 
-function ChartCard({ title, unit, lines }: { title: string; unit: string; lines: Line[] }) {
+function shortTime(ms: number): string {
+  return ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`;
+}
+
+function ChartCard({ title, tell, lines }: { title: string; tell: (value: number) => string; lines: Line[] }) {
   const target = useRef<HTMLDivElement>(null);
   const chart = useRef<Chart | null>(null);
   useEffect(() => {
     if (!target.current) return;
-    const own = (chart.current = new Chart(target.current, unit));
+    const own = (chart.current = new Chart(target.current, tell));
     let width = 0;
     const observer = new ResizeObserver(([entry]) => {
       const now = Math.round(entry?.contentRect.width ?? 0);
@@ -345,7 +350,7 @@ function ChartCard({ title, unit, lines }: { title: string; unit: string; lines:
         {lines.map((line) => (
           <span key={line.label}>
             <span class={`swatch line${line.colour}`} />
-            {line.label} <b>{unit ? milliseconds(line.values[at]) : rate(line.values[at])}</b>
+            {line.label} <b>{tell === shortTime ? milliseconds(line.values[at]) : tell(line.values[at] ?? 0)}</b>
           </span>
         ))}
       </figcaption>

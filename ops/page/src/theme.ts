@@ -28,6 +28,20 @@ export function applyTheme(): void {
   system.addEventListener("change", () => (colours.value += 1));
 }
 
+const known = new Map<string, string>();
+let knownFor = -1;
+
+/** What a CSS variable is now, for what is drawn by hand: a pair of light and dark is resolved by an element that has it. */
 export function colour(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  if (knownFor !== colours.peek()) known.clear();
+  knownFor = colours.peek();
+  const found = known.get(name);
+  if (found !== undefined) return found;
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const resolved = getComputedStyle(probe).color;
+  probe.remove();
+  known.set(name, resolved);
+  return resolved;
 }
