@@ -20,6 +20,7 @@ from contracts.frames import (
     Abort,
     Admitted,
     Alive,
+    AskLook,
     AskRecords,
     Beat,
     BrokenFrame,
@@ -37,6 +38,7 @@ from contracts.frames import (
     Hello,
     LaunchEngine,
     LaunchWorker,
+    Looked,
     Message,
     Progress,
     Records,
@@ -50,6 +52,7 @@ from contracts.frames import (
     encode_frame,
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, Tenant, TokenLogprob
+from contracts.live import EngineLook, LiveCounters, RunningLook, WaitingLook
 from contracts.records import (
     BlockHolder,
     Chunk,
@@ -164,6 +167,21 @@ records = st.builds(
     is_detached=st.booleans(),
     queue_position=st.none() | counts,
 )
+rows = st.builds(RunningLook, counts, texts, counts, texts, st.booleans(), *[counts] * 7, seconds)
+looks = st.builds(
+    EngineLook,
+    at_s=seconds,
+    cells=st.binary(max_size=20),
+    shared=st.lists(counts, max_size=3),
+    running=st.lists(rows, max_size=2),
+    waiting=st.lists(st.builds(WaitingLook, counts, texts, counts, texts, counts, st.booleans(), seconds), max_size=2),
+    num_waiting=counts,
+    num_blocks=counts,
+    num_free_blocks=counts,
+    num_cached_blocks=counts,
+    counters=st.builds(LiveCounters, step_time_s=seconds, first_token_s=seconds, inter_token_s=seconds),
+    took_s=seconds,
+)
 STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Submit: st.builds(Submit, requests),
     Abort: st.builds(Abort, texts, st.sampled_from(FinishReason)),
@@ -176,6 +194,8 @@ STRATEGIES: dict[type, SearchStrategy[Message]] = {
         st.none() | st.builds(EventSlice, st.lists(deltas, max_size=3), st.booleans()),
         st.none() | reports,
     ),
+    AskLook: st.builds(AskLook, counts),
+    Looked: st.builds(Looked, counts, st.none() | looks, st.none() | reports),
     AskRecords: st.builds(AskRecords, st.integers(0, 2**31), queries),
     Tally: st.builds(Tally, st.integers(0, 2**31)),
     Records: st.builds(Records, st.integers(0, 2**31), st.lists(records, max_size=3)),
