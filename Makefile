@@ -22,12 +22,13 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--custom-compile-command "make lock" --no-annotate --extra build $(UNLOCKED:%=--no-emit-package %)
 
-.PHONY: help install install-test serve test test-all bench audit lock clean
+.PHONY: help install install-test serve test test-all page test-page bench audit lock clean
 
 help:
 	@echo "make serve      serve the built-in model on http://127.0.0.1:8000 (installs first)"
 	@echo "make test       lint, types and tests (installs first);  make test-all  the slow tests too"
 	@echo "make bench      measure a running server;  make lock  renew the locked versions;  make clean"
+	@echo "make page       build the page from ops/page (needs Node 20);  make test-page  try it in Chromium"
 	@echo "make audit      ask the advisory databases about the locked versions (ARGS=--strict: a skip fails)"
 
 install: $(VENV)/.installed
@@ -54,6 +55,13 @@ test-all: install-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "slow or not slow" $(ARGS)
+
+page:
+	cd ops/page && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
+
+test-page: install-test
+	$(PIP) install "playwright>=1.50"
+	$(BIN)/python -m pytest -q -m page $(ARGS)
 
 lock: $(BIN)/python
 	$(PIP) install uv

@@ -15,6 +15,7 @@ import msgspec
 from contracts.followed import FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, final_deltas
 from contracts.latencies import Latencies
+from contracts.live import EngineLook
 from contracts.records import RecordQuery, RequestRecord
 from contracts.sampling import SamplingDefaults
 
@@ -193,6 +194,10 @@ class Engine(Protocol):
 
     async def records(self, query: RecordQuery) -> list[RequestRecord]:
         """What the engine remembers of its requests; raises EngineDead."""
+        ...
+
+    async def look(self) -> EngineLook:
+        """Who holds which blocks, who runs and who waits, made for whoever asks; raises EngineDead."""
         ...
 
     async def drain(self, timeout_s: float) -> None:

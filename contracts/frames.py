@@ -16,6 +16,7 @@ from contracts.errors import QuireError
 from contracts.finish_reason import FinishReason
 from contracts.followed import EventSlice
 from contracts.generation import GenerationDelta, GenerationRequest
+from contracts.live import EngineLook
 from contracts.model_catalog import ModelCatalog
 from contracts.model_state import ModelTable
 from contracts.records import RecordQuery, RequestRecord
@@ -109,6 +110,21 @@ class Records(msgspec.Struct, frozen=True, tag=True):
 
     number: int
     records: list[RequestRecord]
+
+
+class AskLook(msgspec.Struct, frozen=True, tag=True):
+    """Worker to engine: answer with Looked of the same number; asked a few times a second while somebody watches."""
+
+    number: int
+
+
+class Looked(msgspec.Struct, frozen=True, tag=True):
+    """Engine to worker."""
+
+    number: int
+    look: EngineLook | None
+    error: ErrorReport | None = None
+    """Set where there is no look."""
 
 
 class Tally(msgspec.Struct, frozen=True, tag=True):
@@ -307,8 +323,8 @@ class MailboxCount(msgspec.Struct, frozen=True, tag=True):
 
 BEAT_S = 0.5
 
-EngineBound = Submit | Abort | Cancel | Follow | Unfollow | AskRecords | Tally
-WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records | Followed
+EngineBound = Submit | Abort | Cancel | Follow | Unfollow | AskRecords | AskLook | Tally
+WorkerBound = Hello | Admitted | Refused | Deltas | Beat | Records | Followed | Looked
 MailboxNews = MailboxOpened | MailboxReplaced | DeliverJob | JobPosted | MailboxCount
 MailboxOrder = OpenMailbox | CloseMailbox | PostJob | JobTaken
 ChildBound = LaunchEngine | LaunchWorker | Drain | Models | OrderDone | MailboxNews

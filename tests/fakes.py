@@ -14,6 +14,7 @@ from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import QuireError, RequestNotFound
 from contracts.followed import EventSlice, FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
+from contracts.live import EngineLook, LiveCounters
 from contracts.records import RecordQuery, RequestRecord
 
 EOS = 257
@@ -103,6 +104,8 @@ class FakeEngine:
         self.drains: list[float] = []
         self.queries: list[RecordQuery] = []
         self.remembered: list[RequestRecord] = []
+        self.sight: EngineLook | QuireError = empty_look()
+        self.num_looks = 0
         self.has_aborted = asyncio.Event()
         self.has_started = asyncio.Event()
         self.num_generated_tokens = 0
@@ -188,6 +191,12 @@ class FakeEngine:
         self.queries.append(query)
         return self.remembered[: query.limit]
 
+    async def look(self) -> EngineLook:
+        self.num_looks += 1
+        if isinstance(self.sight, QuireError):
+            raise self.sight
+        return self.sight
+
     async def drain(self, timeout_s: float) -> None:
         self.drains.append(timeout_s)
         for sample in self._samples:
@@ -247,6 +256,37 @@ def _final(sample: _Sample, reason: FinishReason) -> GenerationDelta:
 def _logprob(token: int, num_top: int) -> TokenLogprob:
     others = [((token + offset) % 256, -0.5 * offset) for offset in range(num_top)]
     return TokenLogprob(logprob=-0.25, top=[(other, value if value > -1 else float("-inf")) for other, value in others])
+
+
+def empty_look() -> EngineLook:
+    """An engine of eight blocks in which nothing happens."""
+    return EngineLook(
+        at_s=100.0,
+        cells=bytes(16),
+        shared=[],
+        running=[],
+        waiting=[],
+        num_waiting=0,
+        num_blocks=8,
+        num_free_blocks=8,
+        num_cached_blocks=0,
+        counters=LiveCounters(
+            num_steps=0,
+            num_requests=0,
+            num_ended=0,
+            num_preemptions=0,
+            num_prompt_tokens=0,
+            num_cached_tokens=0,
+            num_generated_tokens=0,
+            num_scheduled_seqs=0,
+            step_time_s=0.0,
+            first_token_s=0.0,
+            num_first_tokens=0,
+            inter_token_s=0.0,
+            num_inter_tokens=0,
+        ),
+        took_s=0.0,
+    )
 
 
 def fake_engine_info(model_path: Path, model_name: str = "fake/model", max_model_len: int = 4096) -> EngineInfo:

@@ -22,6 +22,7 @@ PURE_BATCHING = (
     "event_log",
     "fair_share",
     "free_list",
+    "live_look",
     "placement",
     "record_ring",
     "request_book",

@@ -17,6 +17,7 @@ import structlog
 
 from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
 from batching.latencies import LatencyBook
+from batching.live_look import count_so_far, look_at_batch, look_at_blocks, look_at_queue
 from batching.model_loader import ProgressCallback, no_progress
 from batching.request_book import RequestBook
 from batching.step_spans import StepSpans
@@ -25,6 +26,7 @@ from contracts.engine import DeltaStream, EngineInfo, EngineStats
 from contracts.errors import EngineDead, ShuttingDown
 from contracts.followed import EventSlice, FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.live import EngineLook
 from contracts.records import RecordQuery, RequestRecord
 from contracts.settings import EngineSettings
 
@@ -209,6 +211,30 @@ class AsyncEngine:
         """`records`, for callers that cannot wait."""
         scheduler = self._scheduler
         return self._book.find(query, lambda ids: scheduler.journal.so_far(ids, self._clock()), scheduler.waiting)
+
+    async def look(self) -> EngineLook:
+        """Who holds which blocks, who runs and who waits; raises EngineDead."""
+        return self.look_now()
+
+    def look_now(self) -> EngineLook:
+        """`look`, for callers that cannot wait."""
+        if self._death is not None:
+            raise EngineDead(self._death)
+        scheduler, began_s = self._scheduler, self._clock()
+        cells, shared = look_at_blocks(scheduler)
+        return EngineLook(
+            at_s=began_s,
+            cells=cells,
+            shared=shared,
+            running=look_at_batch(scheduler, began_s),
+            waiting=look_at_queue(scheduler, began_s),
+            num_waiting=scheduler.num_waiting,
+            num_blocks=scheduler.pool.num_blocks,
+            num_free_blocks=scheduler.pool.num_free_blocks,
+            num_cached_blocks=scheduler.pool.num_cached_blocks,
+            counters=count_so_far(scheduler, self._latencies.snapshot()),
+            took_s=self._clock() - began_s,
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, let the running ones end within the time, abort the rest, and stop."""

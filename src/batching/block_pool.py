@@ -51,6 +51,10 @@ class BlockPool:
         """Free blocks whose content can still be matched."""
         return self._free.num_cached
 
+    def cached_block_ids(self) -> list[int]:
+        """Which they are, in no order."""
+        return list(self._free.cached_blocks())
+
     def num_refs(self, block_id: int) -> int:
         return self._num_refs[block_id]
 

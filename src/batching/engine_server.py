@@ -14,11 +14,12 @@ from typing import cast
 import structlog
 
 from batching.async_engine import AsyncEngine
-from contracts.errors import EngineError, QuireError
+from contracts.errors import EngineDead, EngineError, QuireError
 from contracts.frames import (
     BEAT_S,
     Abort,
     Admitted,
+    AskLook,
     AskRecords,
     Beat,
     BrokenFrame,
@@ -30,6 +31,7 @@ from contracts.frames import (
     Followed,
     FrameReader,
     Hello,
+    Looked,
     Records,
     Refused,
     Submit,
@@ -231,6 +233,8 @@ class _Worker(asyncio.Protocol):
             self._engine.cancel(message.any_id, message.tenant, message.reason)
         elif isinstance(message, Tally):
             self._engine.count_refused_unread(message.num_refused_unread)
+        elif isinstance(message, AskLook):
+            self._show(message)
         elif isinstance(message, AskRecords):
             self.send(Records(message.number, self._engine.find_records(message.query)))
 
@@ -263,6 +267,12 @@ class _Worker(asyncio.Protocol):
             while self._num_unsent_bytes > GO_ON_BELOW_BYTES:  # noqa: ASYNC110 (nobody tells of so few)
                 await asyncio.sleep(FOLLOW_PAUSE_S)
             self.send(answer)
+
+    def _show(self, message: AskLook) -> None:
+        try:
+            self.send(Looked(message.number, self._engine.look_now()))
+        except EngineDead as error:
+            self.send(Looked(message.number, None, ErrorReport.of(error)))
 
     def put(self, delta: GenerationDelta) -> None:
         """Send with everything else that this turn of the loop brings."""

@@ -20,6 +20,7 @@ from service.engine_provider import EngineProvider, ModelProvider, OnProgress, S
 from service.error_responses import handle_client_gone, handle_http_exception, handle_quire_error, handle_unexpected
 from service.http_errors import ClientGone
 from service.key_store import KeyStore
+from service.live_feed import LiveFeeds
 from service.mailboxes import Mailboxes
 from service.middleware import RequestContext
 from service.openapi import list_endpoints, render_openapi
@@ -90,6 +91,7 @@ def build_app(
                 "provider": provider,
                 "conversations": kept,
                 "mailboxes": mailboxes or Mailboxes.alone(),
+                "live": LiveFeeds(provider),
                 "pages": load_pages(render_openapi(dialects), list_endpoints(dialects)),
                 "started_s": time.monotonic(),
             }
@@ -122,6 +124,7 @@ def _handlers(dialects: tuple[str, ...]) -> list[Any]:
         *jaeger.HANDLERS,
         *health.HANDLERS,
         *metrics.HANDLERS,
+        *live.HANDLERS,
         *pages.HANDLERS,
         *presets.HANDLERS,
         *dialect_handlers(dialects),

@@ -1,6 +1,6 @@
 """Decides what a request may do from its path and its Authorization header: nothing without a key, unless listed here.
 
-The two tables are the whole truth about paths; a path that nobody has heard of needs a key as well. Knows no routes.
+The tables are the whole truth about paths; a path that nobody has heard of needs a key as well. Knows no routes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ SCOPE_OF_PREFIX: Final[Mapping[str, KeyScope | None]] = {
     "queue": "metrics",
 }
 """First part of a path, to the scope that a key needs for it and all below it; None: any key will do."""
+
+SCOPE_OF_ROUTE: Final[Mapping[tuple[str, ...], KeyScope]] = {("v1", "live"): "metrics"}
+"""First two parts of a path below /v1, to the scope that a key needs for it and all below it."""
 
 CHANGED_BY_ADMINS: Final = (("v1", "models"), ("api", "v1", "chat", "switch-model"), ("api", "v1", "load-model"))
 """First parts of a path below which everything but reading needs the scope 'admin'."""
@@ -79,6 +82,8 @@ def needed_scope(path: str, method: str = "GET") -> KeyScope | None:
         return "admin"
     if parts == HEALTH_OF_OLDER_CLIENTS:
         return None
+    if (scope := SCOPE_OF_ROUTE.get(parts[:2])) is not None:
+        return scope
     return SCOPE_OF_PREFIX.get(parts[0] if parts else "", DEFAULT_SCOPE)
 
 

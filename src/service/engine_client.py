@@ -30,6 +30,7 @@ from contracts.frames import (
     Followed,
     FrameReader,
     Hello,
+    Looked,
     Records,
     Refused,
     Submit,
@@ -38,6 +39,7 @@ from contracts.frames import (
     encode_frame,
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
+from contracts.live import EngineLook
 from contracts.records import RecordQuery, RequestRecord
 from service.engine_questions import EngineQuestions
 
@@ -183,6 +185,13 @@ class EngineClient:
         except TimeoutError:
             raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S) from None
 
+    async def look(self) -> EngineLook:
+        """Who holds which blocks, who runs and who waits; raises EngineDead where it does not answer in time."""
+        try:
+            return await self._questions.look(self._timeout_s)
+        except TimeoutError:
+            raise EngineDead(LOST, retry_after_s=DEAD_RETRY_AFTER_S) from None
+
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests, let the running ones end within the time, abort the rest, and disconnect."""
         self._is_draining = True
@@ -251,7 +260,7 @@ class EngineClient:
                 self._settle(message.request_id, None)
             elif isinstance(message, Refused):
                 self._settle(message.request_id, message.error.to_error())
-            elif isinstance(message, Records | Followed):
+            elif isinstance(message, Records | Followed | Looked):
                 self._questions.answer(message)
             elif isinstance(message, Hello):
                 self._greet(message)

@@ -1,4 +1,4 @@
-"""What a worker asks of the engine beside its own requests: records, and the events of anybody's requests.
+"""What a worker asks of the engine beside its own requests: records, looks, and the events of anybody's requests.
 
 Owner: an EngineClient. Every question has a number and one answer; a lost engine answers all of them with an error.
 """
@@ -12,7 +12,8 @@ from typing import Any
 
 from contracts.errors import EngineDead, QuireError
 from contracts.followed import EventSlice, FollowedStream
-from contracts.frames import AskRecords, EngineBound, Follow, Followed, Records, Unfollow
+from contracts.frames import AskLook, AskRecords, EngineBound, Follow, Followed, Looked, Records, Unfollow
+from contracts.live import EngineLook
 from contracts.records import RecordQuery, RequestRecord
 
 Send = Callable[[EngineBound], None]
@@ -42,6 +43,11 @@ class EngineQuestions:
         )
         return found
 
+    async def look(self, timeout_s: float) -> EngineLook:
+        """Raises TimeoutError, or what the loss of the engine means."""
+        look: EngineLook = await asyncio.wait_for(self._ask(AskLook), timeout_s)
+        return look
+
     async def follow(self, request_id: str, tenant: str | None) -> FollowedStream:
         """A stream that has found the request; raises what the engine says, or what its loss means."""
 
@@ -61,7 +67,7 @@ class EngineQuestions:
             raise
         return stream
 
-    def answer(self, message: Records | Followed) -> None:
+    def answer(self, message: Records | Followed | Looked) -> None:
         """The engine has answered; what nobody waits for any longer is dropped."""
         answer = self._answers.get(message.number)
         if answer is None or answer.done():
@@ -70,6 +76,8 @@ class EngineQuestions:
             answer.set_result(message.records)
         elif message.error is not None:
             answer.set_exception(message.error.to_error())
+        elif isinstance(message, Looked):
+            answer.set_result(message.look)
         else:
             answer.set_result(message.part)
 

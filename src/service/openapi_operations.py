@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from contracts.explanation import Explanation, ExplanationList
+from contracts.live import LiveView
 from contracts.openai.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionRequest
 from contracts.openai.completions import Completion, CompletionRequest
 from contracts.openai.models import ModelCard, ModelList, UnloadOptions
@@ -276,6 +277,21 @@ def _health_operations() -> list[Operation]:
             summary="Every counter of the engine, at most half a second old, and what it serves.",
             reply=Stats,
             errors={503: "The model is still being loaded."},
+        ),
+        Operation(
+            method="get",
+            path="/v1/live",
+            operation_id="watchEngine",
+            summary="The engine at work, a few events a second: whose the KV blocks are, who runs, who waits, and what "
+            "has been done so far. Of the default model, or of `model`. Needs the scope metrics.",
+            reply=None,
+            events=(LiveView,),
+            errors={
+                400: "A parameter is refused.",
+                404: "No such model, or it is not loaded.",
+                503: "The server is still starting, or too many watch already.",
+            },
+            query={"model": {"type": "string"}},
         ),
         Operation(
             method="get",

@@ -20,6 +20,7 @@ from contracts.frames import (
     Abort,
     Admitted,
     Alive,
+    AskLook,
     AskRecords,
     Beat,
     BrokenFrame,
@@ -41,6 +42,7 @@ from contracts.frames import (
     JobTaken,
     LaunchEngine,
     LaunchWorker,
+    Looked,
     MailboxCount,
     MailboxOpened,
     MailboxReplaced,
@@ -63,6 +65,7 @@ from contracts.frames import (
     encode_frame,
 )
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, Tenant, TokenLogprob
+from contracts.live import EngineLook, LiveCounters, RunningLook, WaitingLook
 from contracts.model_catalog import ModelCatalog, ModelProfile, ProfileSampling
 from contracts.model_state import ModelPhase, ModelState, ModelTable
 from contracts.records import (
@@ -202,6 +205,21 @@ states = st.builds(
 tables = st.builds(
     ModelTable, default_alias=texts, models=st.lists(states, max_size=4).map(tuple), has_started=st.booleans()
 )
+rows = st.builds(RunningLook, counts, texts, counts, texts, st.booleans(), *[counts] * 7, seconds)
+looks = st.builds(
+    EngineLook,
+    at_s=seconds,
+    cells=st.binary(max_size=20),
+    shared=st.lists(counts, max_size=3),
+    running=st.lists(rows, max_size=2),
+    waiting=st.lists(st.builds(WaitingLook, counts, texts, counts, texts, counts, st.booleans(), seconds), max_size=2),
+    num_waiting=counts,
+    num_blocks=counts,
+    num_free_blocks=counts,
+    num_cached_blocks=counts,
+    counters=st.builds(LiveCounters, step_time_s=seconds, first_token_s=seconds, inter_token_s=seconds),
+    took_s=seconds,
+)
 STRATEGIES: dict[type, SearchStrategy[Message]] = {
     Submit: st.builds(Submit, requests),
     Abort: st.builds(Abort, texts, st.sampled_from(FinishReason)),
@@ -214,6 +232,8 @@ STRATEGIES: dict[type, SearchStrategy[Message]] = {
         st.none() | st.builds(EventSlice, st.lists(deltas, max_size=3), st.booleans()),
         st.none() | reports,
     ),
+    AskLook: st.builds(AskLook, counts),
+    Looked: st.builds(Looked, counts, st.none() | looks, st.none() | reports),
     AskRecords: st.builds(AskRecords, st.integers(0, 2**31), queries),
     Tally: st.builds(Tally, st.integers(0, 2**31)),
     Records: st.builds(Records, st.integers(0, 2**31), st.lists(records, max_size=3)),

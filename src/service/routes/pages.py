@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any, Final
@@ -19,19 +21,46 @@ _MEDIA_TYPES: Final = {
     "css": "text/css",
     "js": "text/javascript",
     "svg": "image/svg+xml",
+    "txt": "text/plain",
 }
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify",
+    )
+)
+"""Nothing is loaded from elsewhere, and no text becomes markup or code but through the sanitiser."""
 _HEADERS: Final = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
+    "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+_COMPRESSED: Final = frozenset({"html", "css", "js", "txt"})
+
+
+class Asset(msgspec.Struct, frozen=True, kw_only=True):
+    """One file, ready to be sent."""
+
+    content: bytes
+    compressed: bytes | None
+    """With gzip, where that is worth it."""
+    tag: str
+    """Changes with the content, so that a browser that has it is sent nothing."""
 
 
 class Pages(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is served as it is; read once, when the application is made."""
 
-    files: dict[str, bytes]
+    files: dict[str, Asset]
     openapi: bytes
     endpoints: dict[str, str]
 
@@ -57,7 +86,11 @@ def load_pages(openapi: bytes, endpoints: dict[str, str]) -> Pages:
     """Read the files of the page from the package, beside the description of the API and its short form."""
     folder = files("service") / "ui"
     return Pages(
-        files={entry.name: entry.read_bytes() for entry in folder.iterdir() if _media_type(entry.name) is not None},
+        files={
+            entry.name: _asset(entry.name, entry.read_bytes())
+            for entry in folder.iterdir()
+            if _media_type(entry.name) is not None
+        },
         openapi=openapi,
         endpoints=endpoints,
     )
@@ -98,7 +131,7 @@ def show_openapi(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get("/assets/{name:str}", sync_to_thread=False)
 def show_asset(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
-    """A style sheet, script or icon; only names that were read at the start."""
+    """A style sheet, script, icon or notice; only names that were read at the start."""
     return asset_reply(request, name)
 
 
@@ -117,11 +150,26 @@ def asset_reply(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
 
 def _page(request: Request[Any, Any, Any], name: str, *, vary: bool = False) -> Response[bytes]:
     pages: Pages = request.app.state["pages"]
-    content = pages.files.get(name)
-    if content is None:
+    asset = pages.files.get(name)
+    if asset is None:
         raise NotFoundException
-    headers = _HEADERS | ({"vary": "accept"} if vary else {})
+    headers = _HEADERS | {"etag": asset.tag, "vary": "accept, accept-encoding" if vary else "accept-encoding"}
+    if asset.tag in request.headers.get("if-none-match", ""):
+        return Response(b"", status_code=304, headers=headers)
+    content = asset.content
+    if asset.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        content = asset.compressed
+        headers["content-encoding"] = "gzip"
     return Response(content, media_type=_media_type(name) or "", headers=headers)
+
+
+def _asset(name: str, content: bytes) -> Asset:
+    is_compressed = name.rpartition(".")[2] in _COMPRESSED
+    return Asset(
+        content=content,
+        compressed=gzip.compress(content, mtime=0) if is_compressed else None,
+        tag=f'W/"{hashlib.sha256(content).hexdigest()[:16]}"',
+    )
 
 
 def _media_type(name: str) -> str | None:
