@@ -30,6 +30,7 @@ from service.routes import (
     conversations,
     health,
     jaeger,
+    live,
     metrics,
     models,
     pages,
