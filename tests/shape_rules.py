@@ -44,6 +44,7 @@ OPEN_HANDLERS = frozenset(
         ("src/batching/async_engine.py", "_run"),
         ("src/batching/engine.py", "_attempt"),
         ("src/batching/engine_server.py", "_submit"),
+        ("src/service/compat/gemma_stream.py", "events"),
         ("src/service/engine_process.py", "_serve"),
         ("src/service/engine_provider.py", "_load"),
         ("src/service/routes/generation.py", "reply_events"),

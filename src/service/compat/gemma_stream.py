@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
+import structlog
 from litestar import Request, Response, get, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
@@ -18,8 +19,8 @@ from contracts.errors import QuireError
 from contracts.openai.chat import ChatCompletionRequest, UserMessage
 from service.compat.decoding import begin, not_blank, provider_of, receive, refuse_detached
 from service.compat.forms import TokenForm, named_event
-from service.error_responses import encode_error
-from service.http_errors import SchemaError
+from service.error_responses import INTERNAL_ERROR, encode_error
+from service.http_errors import InternalError, SchemaError
 from service.mailboxes import Mailbox, Mailboxes
 from service.routes.body import BodyDecoder, ReceivedBody
 from service.routes.chat import start_chat
@@ -47,6 +48,7 @@ class EndFraming(Framing):
 
 
 FRAMING: Final = EndFraming()
+_log = structlog.get_logger("service.generation")
 _MANNER: Final = ChatManner(new_form=lambda body, head, history: TokenForm(), defaults=_DEFAULTS, framing=FRAMING)
 
 
@@ -95,6 +97,10 @@ class Listener:
             reply = await self._start(job)
         except QuireError as error:
             yield FRAMING.error(error)
+            return
+        except Exception:  # top handler of a reply whose 200 has been sent
+            _log.exception("request_failed")
+            yield FRAMING.error(InternalError(INTERNAL_ERROR))
             return
         self._outcome = Outcome(self._request, reply)
         async with aclosing(reply_events(reply, self._outcome)) as batches:  # type: ignore[type-var]
