@@ -67,6 +67,8 @@ export const lastTurnIsOpen = computed(() => messages.value.at(-1)?.role === "us
 const WAIT_BEFORE_ASKING_MS = 400;
 const ASK_EVERY_MS = 600;
 const MAX_FIGURES = 200;
+const CUT_REPLY_ATTEMPTS = 4;
+const CUT_REPLY_PAUSE_MS = 400;
 
 let controller: AbortController | null = null;
 
@@ -100,10 +102,23 @@ export async function open(id: string | null): Promise<void> {
   try {
     const found = await kept.read(id);
     if (conversationId.value === id) show(found);
+    if (conversationId.value === id) await awaitCutReply(id);
   } catch (error) {
     if (conversationId.value === id) problem.value = told(error);
   } finally {
     if (conversationId.value === id) isOpening.value = false;
+  }
+}
+
+/** A page that was loaded again while an answer came: what had come is kept a moment after the old page has gone. */
+async function awaitCutReply(id: string): Promise<void> {
+  for (let attempt = 0; attempt < CUT_REPLY_ATTEMPTS; attempt++) {
+    const last = messages.value.at(-1);
+    if (last?.role !== "user" || last.error !== null) return;
+    await new Promise((resolve) => setTimeout(resolve, CUT_REPLY_PAUSE_MS));
+    const found = await kept.read(id);
+    if (conversationId.value !== id || running.value !== null) return;
+    if (found.messages.at(-1)?.role === "assistant") return show(found);
   }
 }
 

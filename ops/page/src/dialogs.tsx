@@ -28,12 +28,12 @@ export function Dialog({ title, onClose, class: name = "", children }: DialogPro
       onClick={(event) => event.target === ref.current && ref.current?.close()}
     >
       <div class="dialog-body">
-        <header>
+        <div class="dialog-head">
           <h2>{title}</h2>
           <button type="button" class="plain" aria-label="Close" onClick={() => ref.current?.close()}>
             <Icon name="close" />
           </button>
-        </header>
+        </div>
         {children}
       </div>
     </dialog>
