@@ -71,7 +71,7 @@ def test_request_says_what_the_genai_view_shows() -> None:
         "gen_ai.response.time_to_first_chunk": 2.3,
         "quire.request_id": "req_1",
         "quire.key": "alice",
-        "quire.status": "length",
+        "quire.status": "completed",
         "quire.main_cause": "waiting: KV blocks exhausted",
         "quire.preemptions": 0,
     }
@@ -163,7 +163,7 @@ def test_request_that_waits_ends_with_what_is_known() -> None:
         num_output_tokens=0,
     )
     request, queue = one_trace(record(waiting)).spans
-    assert (queue.name, request.attributes["quire.status"]) == ("queue", "waiting")
+    assert (queue.name, request.attributes["quire.status"]) == ("queue", "queued")
     assert request.end_ns - request.start_ns == pytest.approx(3.3e9, abs=1e6)
     assert "gen_ai.response.time_to_first_chunk" not in request.attributes
 
