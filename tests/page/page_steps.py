@@ -56,7 +56,7 @@ def answer_with(page: Any, *pieces: str) -> None:
     events = [
         {"id": "x", "model": "m", "choices": [{"delta": {"content": piece}, "finish_reason": None}]} for piece in pieces
     ]
-    events.append({"id": "x", "model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})  # type: ignore[dict-item]
+    events.append({"id": "x", "model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
     page.route(CHAT, lambda route: route.fulfill(status=200, content_type="text/event-stream", body=body))
 
