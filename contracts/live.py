@@ -77,7 +77,7 @@ class EngineLook(msgspec.Struct, frozen=True, kw_only=True):
     cells: bytes
     """For each of the first MAX_CELLS blocks what it is, as 16 bits in the machine's order."""
     shared: list[int]
-    """Blocks that several sequences hold, in order."""
+    """Blocks that are held several times, in order."""
     running: list[RunningLook]
     """In the order in which they keep their blocks; the cells count by it."""
     waiting: list[WaitingLook]

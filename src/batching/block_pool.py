@@ -55,6 +55,10 @@ class BlockPool:
         """Which they are, in no order."""
         return list(self._free.cached_blocks())
 
+    def shared_block_ids(self, num_blocks: int) -> list[int]:
+        """Those with several references among the first `num_blocks`, in order."""
+        return [block_id for block_id, refs in enumerate(self._num_refs[:num_blocks]) if refs > 1]
+
     def num_refs(self, block_id: int) -> int:
         return self._num_refs[block_id]
 

@@ -25,7 +25,7 @@ from contracts.live import (
 
 
 def look_at_blocks(scheduler: Scheduler) -> tuple[bytes, list[int]]:
-    """What each of the first MAX_CELLS blocks is (EngineLook.cells), and which of them several sequences hold.
+    """What each of the first MAX_CELLS blocks is (EngineLook.cells), and which of them have several holders.
 
     A block with several holders counts as that of the first in order, which keeps it longest.
     """
@@ -35,18 +35,13 @@ def look_at_blocks(scheduler: Scheduler) -> tuple[bytes, list[int]]:
     cells = array("H", bytes(2 * pool.num_blocks))
     for block_id in pool.cached_block_ids():
         cells[block_id] = CACHED
-    held: set[int] = set()
-    shared: set[int] = set()
-    for place in range(len(running) - 1, -1, -1):
-        block_ids = running[place].block_table.block_ids
-        for block_id in block_ids:
-            cells[block_id] = FIRST_HOLDER + place
-        shared.update(held.intersection(block_ids))
-        held.update(block_ids)
     for block_id in scheduler._release_after_step:
-        if block_id not in held:
-            cells[block_id] = LEAVING
-    return cells[:num_cells].tobytes(), sorted(block_id for block_id in shared if block_id < num_cells)
+        cells[block_id] = LEAVING
+    for place in range(len(running) - 1, -1, -1):
+        cell = FIRST_HOLDER + place
+        for block_id in running[place].block_table.block_ids:
+            cells[block_id] = cell
+    return cells[:num_cells].tobytes(), pool.shared_block_ids(num_cells)
 
 
 def look_at_batch(scheduler: Scheduler, now_s: float) -> list[RunningLook]:

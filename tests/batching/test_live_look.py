@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -37,8 +38,9 @@ def cell_in_books(scheduler: Scheduler, block_id: int) -> int:
 
 
 def shared_in_books(scheduler: Scheduler) -> list[int]:
-    tables = [sequence.block_table.block_ids for sequence in scheduler._running]
-    return [block_id for block_id in range(scheduler.pool.num_blocks) if sum(block_id in table for table in tables) > 1]
+    tables = [sequence.block_table.block_ids for sequence in scheduler._running] + [scheduler._release_after_step]
+    held = Counter(block_id for table in tables for block_id in table)
+    return sorted(block_id for block_id, times in held.items() if times > 1)
 
 
 def assert_as_in_books(world: World) -> None:

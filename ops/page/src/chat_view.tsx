@@ -9,7 +9,7 @@ import { LiveMessage, MessageItem } from "./message";
 import { model } from "./models";
 
 const NEAR_END_PX = 120;
-const IDEAS = ["What can you do?", "Tell me a short story about a lighthouse.", "List three facts about bees.", "What is a KV cache?"];
+const IDEAS = ["What can you do?", "What is a KV cache?", "Tell me a short story about a fox.", "Tell me a joke."];
 
 export function ChatView() {
   const scroller = useRef<HTMLDivElement>(null);
