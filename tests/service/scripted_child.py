@@ -72,7 +72,7 @@ async def follow(channel: ControlChannel, launch: ChildBound) -> int:
         asyncio.get_running_loop(),
         lambda message: orders.put_nowait(message) if isinstance(message, Drain) else None,
     )
-    path = Path(os.environ[NOTES_VARIABLE])
+    path = Path(os.environ.get(NOTES_VARIABLE, os.devnull))
 
     def note(event: str) -> None:
         with path.open("a") as file:

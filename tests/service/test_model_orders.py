@@ -299,7 +299,7 @@ async def test_numbers_are_null_while_the_default_is_not_loaded(http: httpx.Asyn
     await http.post("/v1/models/first/unload")
     stats, health = (await http.get("/stats")).json(), (await http.get("/health")).json()
     assert (stats["engine"], stats["info"], list(stats["models"])) == (None, None, ["two"])
-    assert (health["status"], health["model"], health["models"]["first"]) == ("ok", None, "unloaded")
+    assert (health["status"], health["model"], health["models"]["first"]) == ("healthy", None, "unloaded")
     assert 'quire_model_state{model="two",state="ready"} 1.0' in (await http.get("/metrics")).text
 
 

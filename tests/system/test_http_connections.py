@@ -38,7 +38,7 @@ def test_body_over_the_limit_is_413_and_the_server_goes_on(server: FakeServer) -
     body = chat_body(user="x" * LIMIT_BYTES)
     reply = httpx.post(f"{server.url}/v1/chat/completions", content=body)
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
-    assert server.health()["status"] == "ok"
+    assert server.health()["status"] == "healthy"
 
 
 def test_body_over_the_limit_in_chunks_is_413(server: FakeServer) -> None:
@@ -100,7 +100,7 @@ def test_malformed_requests_are_refused_and_the_server_goes_on(server: FakeServe
         connection.sendall(request_bytes)
         status = connection.recv(4096).split(b"\r\n")[0]
     assert status[:10] == b"HTTP/1.1 4"
-    assert server.health()["status"] == "ok"
+    assert server.health()["status"] == "healthy"
 
 
 def test_64_streams_at_once_are_all_complete(server: FakeServer) -> None:

@@ -154,7 +154,7 @@ def keyed() -> Iterator[FakeServer]:
 def server_survives(server: FakeServer) -> Iterator[None]:
     """After every request the same process goes on."""
     yield
-    assert server.health()["status"] == "ok"
+    assert server.health()["status"] == "healthy"
 
 
 def smuggled_replies(replies: RawReplies) -> int:

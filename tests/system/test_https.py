@@ -88,7 +88,7 @@ def test_http_2_is_not_offered(server: FakeServer) -> None:
 def test_plain_http_is_not_answered(server: FakeServer) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(server.url.replace("https:", "http:") + "/health")
-    assert server.health()["status"] == "ok"
+    assert server.health()["status"] == "healthy"
 
 
 def test_stranger_certificate_is_noticed_by_clients(server: FakeServer) -> None:

@@ -358,7 +358,7 @@ async def test_server_without_its_default_goes_on(tmp_path: Path) -> None:
         paths = ["/health", "/healthz", "/readyz", "/stats", "/v1/models", "/v1/requests", "/metrics", "/docs", "/"]
         assert [(await get(address, path)).status_code for path in paths] == [200] * len(paths)
         health = (await get(address, "/health")).json()
-        assert (health["status"], health["model"], health["models"]["model"]) == ("ok", None, "unloaded")
+        assert (health["status"], health["model"], health["models"]["model"]) == ("healthy", None, "unloaded")
         stats = (await get(address, "/stats")).json()
         assert (stats["engine"], list(stats["models"])) == (None, ["two"])
         (worker_pid,) = quire.worker_pids
