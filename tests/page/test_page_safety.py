@@ -105,6 +105,23 @@ def test_picture_inside_the_text_is_shown(page: Any) -> None:
     assert page.evaluate("document.querySelector('.message.assistant img').naturalWidth") == 1
 
 
+def test_key_that_may_not_watch_can_be_replaced(page: Any) -> None:
+    refusal = '{"error": {"message": "The key lacks the scope.", "type": "x", "param": null, "code": "x"}}'
+    page.route(
+        "**/v1/live",
+        lambda route: (
+            route.continue_()
+            if route.request.headers.get("authorization") == "Bearer sk-new"
+            else route.fulfill(status=403, body=refusal)
+        ),
+    )
+    page.keyboard.press("Alt+Digit3")
+    page.get_by_role("button", name="Use another key").click()
+    page.get_by_role("dialog", name="API key").get_by_label("Key").fill("sk-new")
+    page.keyboard.press("Enter")
+    page.locator(".blocks canvas").wait_for()
+
+
 def test_another_key_is_asked_for_and_sent(page: Any) -> None:
     refusal = (
         '{"error": {"message": "This server needs an API key.", "type": "x", "param": null, "code": "invalid_api_key"}}'

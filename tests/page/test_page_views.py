@@ -57,7 +57,7 @@ def test_live_shows_the_batch_and_whose_the_blocks_are(page: Any) -> None:
     assert page.locator(".live-view tbody tr td").nth(1).inner_text() == "decode"
     label = page.locator(".blocks canvas").get_attribute("aria-label")
     assert "are held by 1 sequence" in label
-    assert page.locator(".uplot").count() == 3
+    wait_until(page, lambda: page.locator(".uplot").count() == 3)
     assert page.trouble == []
 
 

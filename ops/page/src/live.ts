@@ -15,6 +15,9 @@ export const heldAt = signal<number | null>(null);
 export const feedState = signal<"connecting" | "open" | "lost">("connecting");
 export const feedProblem = signal<string | null>(null);
 
+/** The problem is what the key may do. */
+export const needsKey = signal(false);
+
 export const isPaused = computed(() => heldAt.value !== null);
 
 export const shownIndex = computed(() => {
@@ -43,6 +46,8 @@ export function watchEngine(model: string): () => void {
   const controller = new AbortController();
   frames.value = [];
   heldAt.value = null;
+  feedProblem.value = null;
+  needsKey.value = false;
   void follow(model, controller.signal);
   return () => controller.abort();
 }
@@ -62,6 +67,7 @@ async function follow(model: string, signal: AbortSignal): Promise<void> {
     } catch (error) {
       if (isAborted(error) || signal.aborted) return;
       feedProblem.value = told(error);
+      needsKey.value = error instanceof ApiError && error.status === 403;
       // Asking again does not change what a key may do.
       if (error instanceof ApiError && [401, 403, 404].includes(error.status)) return;
     }

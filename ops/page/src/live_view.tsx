@@ -1,6 +1,7 @@
 // The engine at work: its blocks, its batch, its queue and its last minute.
 import { effect, signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { apiKey, keyProblem } from "./api";
 import { BlockMap, colourOf } from "./block_map";
 import { Chart, type Line } from "./charts";
 import { count, milliseconds, plural, rate } from "./format";
@@ -19,7 +20,7 @@ const watched = signal("");
 const highlighted = signal<number | null>(null);
 
 export function LiveView() {
-  useEffect(() => live.watchEngine(watched.value), [watched.value]);
+  useEffect(() => live.watchEngine(watched.value), [watched.value, apiKey.value]);
   const frame = live.shownFrame.value;
   return (
     <main class="live-view" id="view" tabIndex={-1}>
@@ -31,6 +32,13 @@ export function LiveView() {
       {live.feedProblem.value && (
         <p class="problem" role="alert">
           {live.feedProblem.value}
+        </p>
+      )}
+      {live.needsKey.value && (
+        <p>
+          <button type="button" onClick={() => (keyProblem.value = live.feedProblem.value)}>
+            <Icon name="key" /> Use another key
+          </button>
         </p>
       )}
       {frame ? <Engine frame={frame} /> : !live.feedProblem.value && <p class="quiet pad">Waiting for the engine…</p>}
@@ -56,13 +64,15 @@ function ModelChoice() {
   );
 }
 
+const FEED_WORDS = { connecting: "Connecting…", open: "Live", lost: "Reconnecting…" };
+
 function Scrubber() {
   const all = live.frames.value;
   const index = live.shownIndex.value;
   const newest = all.at(-1);
   const frame = all[index];
   const behindS = newest && frame ? newest.at - frame.at : 0;
-  const words = live.isPaused.value ? `${behindS.toFixed(1)} s before the pause` : live.feedState.value === "lost" ? "Reconnecting…" : "Live";
+  const words = live.isPaused.value ? `${behindS.toFixed(1)} s before the pause` : FEED_WORDS[live.feedState.value];
   return (
     <div class="scrubber">
       <button type="button" aria-pressed={live.isPaused.value} onClick={live.togglePause}>

@@ -26,7 +26,7 @@ export function newChat(): void {
 }
 
 export function focusSearch(): void {
-  isSidebarOpen.value = true;
+  isSidebarOpen.value = matchMedia("(max-width: 56rem)").matches;
   // Shown with the next frame.
   requestAnimationFrame(() => document.getElementById("search")?.focus());
 }
