@@ -5,12 +5,14 @@ It listens on a port of the loopback only, believes everybody, and flushes nothi
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 30.0
+_PR_SET_PDEATHSIG = 1
 _UNPRIVILEGED = "postgres"
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
@@ -83,6 +86,7 @@ class PostgresServer:
                 stderr=log,
                 cwd=self._directory,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 (it calls one function of libc)
                 **self._identity,
             )
         deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -122,6 +126,12 @@ def running_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+def _end_with_parent() -> None:
+    """Tests that are killed cannot stop it: then Linux does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 def _free_port() -> int:

@@ -49,7 +49,8 @@ export function watchServer(): void {
 
 async function lookOnce(): Promise<void> {
   try {
-    connection.value = (await getJson<{ status: Connection }>("/health")).status;
+    const { status } = await getJson<{ status: Connection | "healthy" }>("/health");
+    connection.value = status === "healthy" ? "ok" : status;
     await refreshModels();
   } catch (error) {
     connection.value = stateOf(error);

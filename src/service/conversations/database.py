@@ -61,14 +61,16 @@ class Database:
         """What `work` returns; raises ConversationsUnavailable, or the QuireError that `work` raises."""
         return await self._within_time(self._transact(work, is_write=False), timeout_s or self._timeout_s)
 
-    async def write(self, work: Callable[[AsyncSession], Awaitable[T]], *, erases: bool = False) -> T:
+    async def write(
+        self, work: Callable[[AsyncSession], Awaitable[T]], *, erases: bool = False, timeout_s: float | None = None
+    ) -> T:
         """Likewise; what `work` did is on the disk when this returns, and undone when it raises.
 
         With `erases` what it deleted or wrote over is also removed from SQLite's log, at once or when readers have
         gone. Where ConversationsUnavailable is raised for want of an answer, it may be on the disk nevertheless.
         """
         await self._wait_for_turn()
-        return await self._within_time(self._write_and_release(work, erases=erases), self._timeout_s)
+        return await self._within_time(self._write_and_release(work, erases=erases), timeout_s or self._timeout_s)
 
     async def close(self) -> None:
         """Let running transactions end, then close the connections."""

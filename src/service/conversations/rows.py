@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, select
+from sqlalchemy import ColumnElement, Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.conversations import Conversation, ConversationDetail, ConversationMessage, GenerationDefaults
@@ -19,6 +19,10 @@ _ID = re.compile(r"conv_[0-9a-f]{32}", re.ASCII)
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(GenerationDefaults)
 
+ROWS_AT_A_TIME: Final = 512
+WITHOUT_OBJECTS: Final = {"synchronize_session": False}
+"""Of statements that change many rows: else every one of them is read, for objects that nobody holds."""
+RowT = TypeVar("RowT", bound=tuple[Any, ...])
 MessageTuple = Row[tuple[str, str, str, int, str | None, str | None, str | None]]
 MESSAGE_COLUMNS = (
     MessageRow.id,
@@ -67,6 +71,12 @@ def messages_of(owner: str, conversation_id: str) -> ColumnElement[bool]:
     """Which messages are the conversation's, and none where it is not the owner's."""
     found = select(ConversationRow.id).where(ConversationRow.id == conversation_id, ConversationRow.owner == owner)
     return MessageRow.conversation_id == found.scalar_subquery()
+
+
+async def all_rows(session: AsyncSession, query: Select[RowT]) -> list[Row[RowT]]:
+    """What may be thousands, taken some at a time, so that the event loop comes round between them."""
+    result = await session.stream(query.execution_options(yield_per=ROWS_AT_A_TIME))
+    return [row async for rows in result.partitions() for row in rows]
 
 
 def not_found(conversation_id: str) -> ConversationNotFound:

@@ -28,6 +28,8 @@ from service.conversations.database import Database
 from service.conversations.exchange import ImportedConversation, ImportedMessage
 from service.conversations.rows import (
     MESSAGE_COLUMNS,
+    WITHOUT_OBJECTS,
+    all_rows,
     encode_defaults,
     find_row,
     messages_of,
@@ -38,8 +40,8 @@ from service.conversations.rows import (
 )
 from service.conversations.tables import ConversationRow, MessageRow
 
-SEARCH_TIMEOUT_S: Final = 10.0
-"""Searching reads all that an owner has said."""
+LONG_TIMEOUT_S: Final = 10.0
+"""Searching reads all that an owner has said, and an import writes thousands of messages."""
 MESSAGES_PER_INSERT: Final = 128
 """Of a long import: about two milliseconds of the event loop."""
 
@@ -110,7 +112,7 @@ class ConversationStore:
             wanted = wanted.order_by(ConversationRow.updated_ms.desc(), ConversationRow.id.desc())
             return list(await session.scalars(wanted.limit(query.limit + 1)))
 
-        rows = await self._database.read(work, timeout_s=SEARCH_TIMEOUT_S)
+        rows = await self._database.read(work, timeout_s=LONG_TIMEOUT_S)
         found = [to_conversation(row) for row in rows[: query.limit]]
         return ConversationList(
             data=found,
@@ -125,8 +127,8 @@ class ConversationStore:
         async def work(session: AsyncSession) -> ConversationDetail:
             row = await find_row(session, owner, conversation_id)
             of_it = messages_of(owner, conversation_id)
-            messages = await session.execute(select(*MESSAGE_COLUMNS).where(of_it).order_by(MessageRow.position))
-            return await asyncio.to_thread(to_detail, row, messages.all())
+            messages = await all_rows(session, select(*MESSAGE_COLUMNS).where(of_it).order_by(MessageRow.position))
+            return await asyncio.to_thread(to_detail, row, messages)
 
         return await self._database.read(work)
 
@@ -156,7 +158,7 @@ class ConversationStore:
         async def work(session: AsyncSession) -> None:
             await find_row(session, owner, conversation_id, is_locked=True)
             of_owner = (ConversationRow.id == conversation_id) & (ConversationRow.owner == owner)
-            await session.execute(delete(ConversationRow).where(of_owner))
+            await session.execute(delete(ConversationRow).where(of_owner), execution_options=WITHOUT_OBJECTS)
 
         await self._database.write(work, erases=True)
 
@@ -169,7 +171,7 @@ class ConversationStore:
                 await session.execute(insert(MessageRow), _message_values(row.id, begin + 1, some))
             return to_conversation(row)
 
-        return await self._database.write(work)
+        return await self._database.write(work, timeout_s=LONG_TIMEOUT_S)
 
 
 def _message_values(

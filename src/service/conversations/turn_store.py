@@ -16,7 +16,7 @@ from contracts.conversations import MAX_STORED_MESSAGES, MAX_TEXT_BYTES, Convers
 from contracts.errors import ConversationBusy, ConversationFull, clip
 from service.clocks import unix_ms
 from service.conversations.database import Database
-from service.conversations.rows import find_row, messages_of, new_id, to_conversation
+from service.conversations.rows import WITHOUT_OBJECTS, all_rows, find_row, messages_of, new_id, to_conversation
 from service.conversations.tables import ConversationRow, LeaseRow, MessageRow
 from service.conversations.texts import default_title
 from service.conversations.trimming import num_turns_over
@@ -100,13 +100,16 @@ class TurnStore:
             of_it = messages_of(claim.owner, claim.conversation_id)
             if key is not None:  # an older turn with it was never answered, and others came after it
                 of_key = of_it & (MessageRow.idempotency_key == key)
-                await session.execute(update(MessageRow).where(of_key).values(idempotency_key=None))
+                freed = update(MessageRow).where(of_key).values(idempotency_key=None)
+                await session.execute(freed, execution_options=WITHOUT_OBJECTS)
             if retried_turn is not None:
                 of_turn = of_it & (MessageRow.turn == retried_turn)
-                await session.execute(update(MessageRow).where(of_turn).values(error=None))
+                taken_up = update(MessageRow).where(of_turn).values(error=None)
+                await session.execute(taken_up, execution_options=WITHOUT_OBJECTS)
                 if key is not None:
                     of_last = of_it & (MessageRow.position == row.num_messages)
-                    await session.execute(update(MessageRow).where(of_last).values(idempotency_key=key))
+                    keyed = update(MessageRow).where(of_last).values(idempotency_key=key)
+                    await session.execute(keyed, execution_options=WITHOUT_OBJECTS)
                 return retried_turn
             _check_room(row, messages)
             row.num_turns += 1
@@ -139,7 +142,8 @@ class TurnStore:
             of_it = messages_of(claim.owner, claim.conversation_id)
             last = select(func.max(MessageRow.position)).where(of_it, MessageRow.turn == turn).scalar_subquery()
             of_last = of_it & (MessageRow.position == last)
-            await session.execute(update(MessageRow).where(of_last).values(error=error))
+            marked = update(MessageRow).where(of_last).values(error=error)
+            await session.execute(marked, execution_options=WITHOUT_OBJECTS)
 
         await self._database.write(work)
 
@@ -149,14 +153,14 @@ class TurnStore:
         async def work(session: AsyncSession) -> Conversation:
             row = await self._locked_row(session, claim)
             of_it = messages_of(claim.owner, claim.conversation_id)
-            found = await session.execute(
-                select(MessageRow.id, MessageRow.turn, MessageRow.content).where(of_it).order_by(MessageRow.position)
-            )
+            query = select(MessageRow.id, MessageRow.turn, MessageRow.content).where(of_it)
+            found = await all_rows(session, query.order_by(MessageRow.position))
             messages = [(one_id, turn, len(content.encode())) for one_id, turn, content in found]
             num_kept = next((index for index, message in enumerate(messages) if message[0] == message_id), None)
             if num_kept is None:
                 raise NotFound(f"The conversation has no message '{clip(message_id, 64)}'.", param="message_id")
-            await session.execute(delete(MessageRow).where(of_it & (MessageRow.position > num_kept)))
+            rest = delete(MessageRow).where(of_it & (MessageRow.position > num_kept))
+            await session.execute(rest, execution_options=WITHOUT_OBJECTS)
             row.num_messages = num_kept
             row.num_turns = messages[num_kept - 1][1] if num_kept else 0
             row.num_bytes = sum(num_bytes for _, _, num_bytes in messages[:num_kept])
@@ -169,9 +173,8 @@ class TurnStore:
         """Without the turns that max_turns leaves out of any prompt; the turn to come is counted by `trimming`."""
         first_turn = num_turns_over(row.num_turns, row.max_turns) + 1
         of_it = messages_of(row.owner, row.id) & (MessageRow.turn >= first_turn)
-        found = await session.execute(
-            select(MessageRow.turn, MessageRow.role, MessageRow.content).where(of_it).order_by(MessageRow.position)
-        )
+        query = select(MessageRow.turn, MessageRow.role, MessageRow.content).where(of_it)
+        found = await all_rows(session, query.order_by(MessageRow.position))
         messages = [TurnMessage(turn=turn, role=role, content=content) for turn, role, content in found]
         conversation: Conversation = to_conversation(row)
         return History(conversation=conversation, num_turns=row.num_turns, messages=messages)

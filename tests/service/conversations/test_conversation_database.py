@@ -90,10 +90,10 @@ async def database(path: Path) -> Any:
 
 async def test_every_commit_is_flushed(database: Database) -> None:
     async def pragmas(session: AsyncSession) -> list[Any]:
-        names = ("journal_mode", "synchronous", "foreign_keys")
+        names = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
         return [await session.scalar(text(f"PRAGMA {name}")) for name in names]
 
-    assert await database.read(pragmas) == ["wal", 2, 1]
+    assert await database.read(pragmas) == ["wal", 2, 1, 1]
 
 
 async def test_file_that_another_program_keeps_locked_is_given_up_within_seconds(

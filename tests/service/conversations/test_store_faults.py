@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,6 @@ from tests.service.conversations.store_scene import (
     wrong_conversations,
 )
 
-WRITES = sorted(OPERATIONS.keys() - READS)
-
 
 async def num_statements(conversations: OpenConversations, operation: Operation) -> int:
     scene = await set_up(conversations)
@@ -53,42 +52,54 @@ async def outcome_at(scene: Scene, operation: Operation, fail_at: int) -> tuple[
     return None, code
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-async def test_failure_at_any_statement_is_told_and_leaves_nothing_behind(
-    conversations: OpenConversations, name: str
-) -> None:
-    num = await num_statements(conversations, OPERATIONS[name])
+async def fail_at_each_statement(conversations: OpenConversations, operation: Operation) -> list[str]:
+    """What is wrong."""
+    num = await num_statements(conversations, operation)
     scene = await set_up(conversations)
     before = await contents(scene), await all_of_owner(conversations)
-    outcomes = [await outcome_at(scene, OPERATIONS[name], fail_at) for fail_at in range(num)]
-    assert [told for told, _ in outcomes] == [code for _, code in outcomes]
-    assert (await contents(scene), await all_of_owner(conversations)) == before
-    await OPERATIONS[name](scene)
-    assert await wrong_conversations(conversations) == []
+    outcomes = [await outcome_at(scene, operation, fail_at) for fail_at in range(num)]
+    wrong = [f"statement {number}: {told}" for number, (told, code) in enumerate(outcomes) if told != code]
+    if (await contents(scene), await all_of_owner(conversations)) != before:
+        wrong.append("something was left behind")
+    await operation(scene)
+    return wrong + await wrong_conversations(conversations)
 
 
-@pytest.mark.parametrize("name", WRITES)
-async def test_commit_that_fails_was_not_and_can_be_done_again(conversations: OpenConversations, name: str) -> None:
+async def fail_before_commit(conversations: OpenConversations, operation: Operation) -> list[str]:
     scene = await set_up(conversations)
     before = await contents(scene), await all_of_owner(conversations)
     with failing_commit(conversations, 0, is_done=False), pytest.raises(ConversationsUnavailable):
-        await OPERATIONS[name](scene)
-    assert (await contents(scene), await all_of_owner(conversations)) == before
-    await OPERATIONS[name](scene)
-    assert await wrong_conversations(conversations) == []
+        await operation(scene)
+    wrong = [] if (await contents(scene), await all_of_owner(conversations)) == before else ["it was done"]
+    await operation(scene)
+    return wrong + await wrong_conversations(conversations)
 
 
-@pytest.mark.parametrize("name", WRITES)
-async def test_commit_whose_acknowledgement_is_lost_was_done_once(conversations: OpenConversations, name: str) -> None:
+async def fail_after_commit(conversations: OpenConversations, operation: Operation) -> list[str]:
+    """What is done when nobody hears of it is the same as what is done else."""
+    states = [Counter(await all_of_owner(conversations))]
     scene = await set_up(conversations)
     with failing_commit(conversations, 0, is_done=True), pytest.raises(ConversationsUnavailable):
-        await OPERATIONS[name](scene)
-    lost = await all_of_owner(conversations)
-    other = await set_up(conversations)
-    await OPERATIONS[name](other)
-    both = await all_of_owner(conversations)
-    assert sorted(lost * 2) == both
-    assert await wrong_conversations(conversations) == []
+        await operation(scene)
+    states.append(Counter(await all_of_owner(conversations)))
+    await operation(await set_up(conversations))
+    states.append(Counter(await all_of_owner(conversations)))
+    is_same = states[1] - states[0] == states[2] - states[1]
+    return ([] if is_same else ["it was not done, or twice"]) + await wrong_conversations(conversations)
+
+
+Trial = Callable[[OpenConversations, Operation], Awaitable[list[str]]]
+
+
+@pytest.mark.parametrize("trial", [fail_at_each_statement, fail_before_commit, fail_after_commit])
+async def test_failure_is_told_leaves_nothing_half_done_and_passes(
+    conversations: OpenConversations, trial: Trial
+) -> None:
+    """One database sees all failures of all operations, one after the other."""
+    await set_up(conversations)
+    names = sorted(OPERATIONS if trial is fail_at_each_statement else OPERATIONS.keys() - READS)
+    wrong = {name: await trial(conversations, OPERATIONS[name]) for name in names}
+    assert {name: found for name, found in wrong.items() if found} == {}
 
 
 async def test_disk_that_fills_up_under_postgres_is_told_by_name(conversations: OpenConversations) -> None:

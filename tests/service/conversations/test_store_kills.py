@@ -29,7 +29,7 @@ async def kill_again_and_again(location: Location, num_kills: int) -> tuple[Told
     return told, wrong
 
 
-@pytest.mark.parametrize("num_kills", [16, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_kills", [12, pytest.param(1000, marks=pytest.mark.slow)])
 async def test_whatever_was_acknowledged_outlives_the_kill_of_its_writer(location: Location, num_kills: int) -> None:
     told, wrong = await kill_again_and_again(location, num_kills)
     assert wrong == []

@@ -83,23 +83,23 @@ async def test_first_release_becomes_the_newest(old: Location) -> None:
 
 
 async def test_migration_that_is_killed_before_any_statement_is_done_by_the_next(old: Location) -> None:
-    """Each process is killed two statements later, until they come to the end."""
-    exit_codes = await asyncio.to_thread(run_migrations, old, range(0, 40, 2))
+    """Each process is killed three statements later, until they come to the end."""
+    exit_codes = await asyncio.to_thread(run_migrations, old, range(0, 40, 3))
     num_killed = exit_codes.count(-9)
-    assert exit_codes == [-9] * num_killed + [0] * (20 - num_killed)
-    assert 3 < num_killed < 20
+    assert exit_codes == [-9] * num_killed + [0] * (14 - num_killed)
+    assert 3 < num_killed < 14
     await check(old)
 
 
 async def test_new_database_whose_makers_are_killed_is_made_by_the_next(location: Location) -> None:
-    exit_codes = await asyncio.to_thread(run_migrations, location, [*range(1, 30, 3), NEVER])
+    exit_codes = await asyncio.to_thread(run_migrations, location, [1, 5, 9, 13, NEVER])
     assert exit_codes[0] == -9
     assert exit_codes[-1] == 0
     assert await revisions(location) == [REVISION]
 
 
 async def test_of_several_starters_one_migrates(old: Location) -> None:
-    assert await asyncio.to_thread(run_migrations, old, [NEVER] * 4, is_together=True) == [0] * 4
+    assert await asyncio.to_thread(run_migrations, old, [NEVER] * 3, is_together=True) == [0] * 3
     assert await revisions(old) == [REVISION]
     await check(old)
 
