@@ -145,7 +145,7 @@ async def test_running_request_is_seen_and_keeps_its_ids(quire: QuireProcess, cl
     check_tree(running)
     assert tags_of(running["spans"][0])["quire.status"] == "running"
     ended = await trace_of(client, "seen-3")
-    assert tags_of(ended["spans"][0])["quire.status"] == "abort"
+    assert tags_of(ended["spans"][0])["quire.status"] == "cancelled"
     assert {span["spanID"] for span in running["spans"]} <= {span["spanID"] for span in ended["spans"]}
 
 
