@@ -15,7 +15,8 @@ import httpx
 import msgspec
 import pytest
 
-from tests.fakes import write_byte_model
+from tests.batching.tiny_models import make_config, make_model, save
+from tests.fakes import VOCAB_SIZE, write_byte_model
 from tests.system.conftest import PACED
 from tests.system.paced_engine import BROKEN, FIRST_ALIAS, num_skipped_letters
 from tests.system.process_tree import open_files
@@ -296,8 +297,10 @@ async def test_twenty_switches_between_three_models_break_no_stream(tmp_path: Pa
 @pytest.mark.slow
 async def test_twenty_switches_of_real_models_give_the_answers_of_each_alone(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "one")
-    other = write_tiny_model(tmp_path / "two", intermediate_size=96)
-    flags = ("--kv-cache-memory", "16MiB", "--num-threads", "1", "--max-loaded-models", "1", "--models", f"two={other}")
+    other = write_byte_model(tmp_path / "two")
+    save(make_model(make_config("llama", vocab_size=VOCAB_SIZE), seed=1), other)
+    sizes = ("--kv-cache-memory", "16MiB", "--dtype", "float32", "--num-threads", "1")
+    flags = (*sizes, "--max-loaded-models", "1", "--models", f"two={other}")
     wanted: dict[str, Any] = {"temperature": 0.0, "max_tokens": 40}
     with running_quire(tmp_path, "serve", str(model), "--port", "0", *flags) as quire:
         quire.wait_for(READY)
