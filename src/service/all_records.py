@@ -35,7 +35,7 @@ class AllRecords:
         every = self._provider.all_serving()
         answers = await asyncio.gather(*(serving.engine.records(query) for serving in every), return_exceptions=True)
         found = [
-            msgspec.structs.replace(record, model=serving.engine.info.model_name)
+            msgspec.structs.replace(record, model=serving.model.names[0])
             for serving, records in zip(every, answers, strict=True)
             if not isinstance(records, BaseException)
             for record in records

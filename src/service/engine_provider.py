@@ -121,7 +121,14 @@ class ModelProvider(Protocol):
         ...
 
     def served(self, name: str | None) -> Serving | None:
-        """The model of this name (None: the default) if it is loaded; ModelNotFound where nobody has declared it."""
+        """The model of this name (None: the default) if it is loaded; ModelNotFound where nobody has declared it.
+
+        This counts as use, which keeps it loaded.
+        """
+        ...
+
+    def seen(self, alias: str) -> Serving | None:
+        """A declared model if it is loaded, for somebody who only looks on, which is no use of it."""
         ...
 
     async def serving_for(self, name: str | None, *, after: Serving | None = None) -> Serving:
@@ -263,6 +270,10 @@ class EngineProvider:
         if name is not None and name not in serving.model.names:
             self.catalog.find(name)
         return serving
+
+    def seen(self, alias: str) -> Serving | None:
+        """The one model, if it is loaded."""
+        return self._serving
 
     async def serving_for(self, name: str | None, *, after: Serving | None = None) -> Serving:
         """The same, whatever it is after: there is no other."""

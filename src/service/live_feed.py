@@ -73,7 +73,7 @@ class LiveFeed:
 
     async def _ask(self) -> None:
         while self._provider.status != "draining":
-            serving = self._provider.served(self._alias)
+            serving = self._provider.seen(self._alias)
             if serving is None:
                 break
             try:

@@ -177,6 +177,11 @@ class ModelPool:
         self._touch(alias)
         return served.serving
 
+    def seen(self, alias: str) -> Serving | None:
+        """A declared model if it is loaded, for somebody who only looks on, which is no use of it."""
+        served = self._served.get(alias)
+        return None if served is None else served.serving
+
     async def serving_for(self, name: str | None, *, after: Serving | None = None) -> Serving:
         """The same, loading it first where needed; `after` is one that has been drained and is not given again.
 

@@ -295,6 +295,13 @@ async def test_use_of_a_loaded_model_is_told_now_and_then(worker: Worker, monkey
     assert worker.wishes("first") == 3
 
 
+async def test_looking_on_is_no_use_of_a_model(worker: Worker) -> None:
+    pool = await worker.start(first=state("ready", await worker.engine("one")))
+    await asyncio.wait_for(pool.wait_until_loaded(), PATIENCE_S)
+    assert pool.seen("first") is pool.serving
+    assert (pool.seen("two"), worker.said) == (None, [])
+
+
 async def test_model_without_a_tokenizer_counts_as_failed_until_it_is_loaded_again(
     worker: Worker, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import openai
@@ -115,13 +116,15 @@ async def test_detached_request_outlives_its_worker(paced: Callable[..., QuirePr
 
 async def test_lost_engine_ends_followers_with_a_word(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--workers", "2")
-    async with submitted(quire, {"max_tokens": LONG}, **DETACH, **{"x-request-id": "lost"}) as reader:
-        await reader.take(3)
-        followers = [asyncio.create_task(follow_to_end(quire, "lost")) for _ in range(4)]
-        await asyncio.sleep(0.2)
+    async with AsyncExitStack() as stack:
+        own = submitted(quire, {"max_tokens": LONG}, **DETACH, **{"x-request-id": "lost"})
+        readers = [await stack.enter_async_context(own)]
+        await readers[0].take(3)
+        readers += [await stack.enter_async_context(followed(quire, "lost")) for _ in range(4)]
+        await asyncio.gather(*(reader.take(1) for reader in readers))
         lost_s = time.monotonic()
         os.kill(quire.engine_pid, signal.SIGKILL)
-        endings = [await reader.take(), *await asyncio.gather(*followers)]
+        endings = await asyncio.gather(*(reader.take() for reader in readers))
     assert time.monotonic() - lost_s < 5.0
     assert [error_of(events) for events in endings] == ["engine_dead"] * 5
     await until_ready(quire.address)

@@ -33,7 +33,7 @@ async def watch_engine(request: Request[Any, Any, Any]) -> ASGIApp:
     name = read_model(list(request.query_params.multi_items()))
     provider.check_started()
     alias = provider.table.default_alias if name is None else provider.catalog.find(name).alias
-    if provider.served(alias) is None:
+    if provider.seen(alias) is None:
         raise NotFound(_NOT_LOADED.format(clip(alias)))
     feeds: LiveFeeds = request.app.state["live"]
     return EventStreamReply(_events(feeds.feed(alias), alias, visible_tenant(request)), lambda: None)

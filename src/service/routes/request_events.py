@@ -34,7 +34,7 @@ async def follow_request(request: Request[Any, Any, Any], any_id: FromPath[str])
     after = read_after(request.headers.getall(LAST_EVENT_HEADER, []), list(request.query_params.multi_items()))
     provider: ModelProvider = request.app.state["provider"]
     records = await find_records(request, RecordQuery(any_id=any_id, limit=1))
-    serving = provider.served(records[0].model) if records else None
+    serving = provider.seen(records[0].model) if records else None
     if not records or serving is None:  # unloaded just now, with all that its engine remembered
         raise no_such_request(any_id)
     recipe = read_recipe(records[0])

@@ -45,7 +45,8 @@ async def retrieve_request(request: Request[Any, Any, Any], any_id: FromPath[str
 async def cancel_request(request: Request[Any, Any, Any], any_id: FromPath[str]) -> Response[Explanation]:
     """End all that the id names and that waits or runs; of what has ended, nothing is changed."""
     provider: ModelProvider = request.app.state["provider"]
-    for serving in provider.all_serving() or [provider.serving]:
+    provider.check_started()
+    for serving in provider.all_serving():
         serving.engine.cancel(any_id, visible_tenant(request))
     return Response(await find_explanation(request, any_id), headers=_HEADERS)
 
