@@ -19,16 +19,22 @@ MISSING = b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}"
 async def answering(reply: Callable[[int], bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A server that answers the nth request with `reply(n)`; its address, and what it was asked."""
     asked: list[bytes] = []
+    connections: list[asyncio.Task[None]] = []
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.create_task(serve(reader, writer)))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.read(65536):
             asked.append(head)
             writer.write(reply(len(asked) - 1))
         writer.close()
+        await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", asked
     server.close()
+    await asyncio.gather(*connections)
 
 
 @pytest.fixture(autouse=True)
