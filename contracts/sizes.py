@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _UNIT_BYTES = {
@@ -32,7 +33,10 @@ def parse_bytes(text: str) -> int:
     unit = match["unit"].lower() if match else None
     if match is None or unit not in _UNIT_BYTES:
         raise ValueError(f"{text!r} is not a size: write a number and a unit, such as 512MiB, 4GiB, 1.5GB or 1e9")
-    num_bytes = int(float(match["number"]) * _UNIT_BYTES[unit])
+    amount = float(match["number"]) * _UNIT_BYTES[unit]
+    if not math.isfinite(amount):
+        raise ValueError(f"{text[:20]!r}... is more than any machine has")
+    num_bytes = int(amount)
     if num_bytes < 1:
         raise ValueError(f"{text!r} is less than one byte")
     return num_bytes

@@ -11,7 +11,14 @@ import msgspec
 import torch
 
 from batching.forward import select_forward
-from batching.kv_cache import KVCachePool, default_cache_bytes, num_blocks_within, token_bytes
+from batching.kv_cache import (
+    KVCachePool,
+    check_cache_fits,
+    default_cache_bytes,
+    free_memory_bytes,
+    num_blocks_within,
+    token_bytes,
+)
 from batching.machine import num_cores
 from batching.model_loader import LoadedModel, ProgressCallback, load_model
 from batching.model_runner import ModelRunner
@@ -73,9 +80,11 @@ def allocate_cache(settings: EngineSettings, loaded: LoadedModel) -> KVCachePool
         cache_bytes = parse_bytes(settings.kv_cache_memory)
     num_blocks = num_blocks_within(cache_bytes, block_bytes, loaded.max_model_len, settings.block_size)
     most_useful = settings.max_num_seqs * -(-loaded.max_model_len // settings.block_size)
+    num_blocks = min(num_blocks, most_useful)
+    check_cache_fits(num_blocks * block_bytes, free_memory_bytes(loaded.device))
     return KVCachePool(
         loaded.layer_shapes,
-        min(num_blocks, most_useful),
+        num_blocks,
         settings.block_size,
         dtype=dtype,
         device=loaded.device,

@@ -8,6 +8,7 @@ import torch
 
 from batching.machine import free_bytes
 from contracts.errors import NotEnoughMemory
+from contracts.sizes import format_bytes
 
 MIN_DEFAULT_CPU_BYTES = 512 * 1024 * 1024
 
@@ -93,9 +94,23 @@ def num_blocks_within(cache_bytes: int, block_bytes: int, min_tokens: int, block
     num_blocks = cache_bytes // block_bytes
     if num_blocks * block_size < min_tokens:
         needed = -(-min_tokens // block_size) * block_bytes
+        or_shorter = f", or lower --max-model-len to {num_blocks * block_size}" if num_blocks else ""
         raise NotEnoughMemory(
-            f"the KV cache has {cache_bytes / 2**20:.0f} MiB, which holds {num_blocks * block_size} tokens, but one "
-            f"request of full length ({min_tokens} tokens) needs {needed / 2**20:.0f} MiB: raise --kv-cache-memory or "
-            f"lower --max-model-len to {num_blocks * block_size}."
+            f"the KV cache has {format_bytes(cache_bytes)}, which holds {num_blocks * block_size} tokens, but one "
+            f"request of full length ({min_tokens} tokens) needs {format_bytes(needed)}: raise --kv-cache-memory to "
+            f"{_whole_mib(needed)}MiB{or_shorter}."
         )
     return num_blocks
+
+
+def check_cache_fits(cache_bytes: int, free: int) -> None:
+    """Raise NotEnoughMemory where the cache is larger than the memory: a CPU would notice only once it is used."""
+    if cache_bytes > free:
+        raise NotEnoughMemory(
+            f"the KV cache would take {format_bytes(cache_bytes)}, but {format_bytes(free)} of memory are free beside "
+            f"the weights: lower --kv-cache-memory to at most {free // 2**20}MiB, or --max-num-seqs or --max-model-len."
+        )
+
+
+def _whole_mib(num_bytes: int) -> int:
+    return -(-num_bytes // 2**20)

@@ -19,11 +19,12 @@ from batching import pico
 from batching.attention import paged_layer
 from batching.attention.reference import AttentionVariant
 from batching.generation_config import eos_token_ids, read_generation_config
-from batching.kv_cache import LayerShape
+from batching.kv_cache import LayerShape, free_memory_bytes
 from batching.model_gate import ProbedLayer, check_config, probe_layers, usable_model_len
-from contracts.errors import ModelNotUsable
+from contracts.errors import ModelNotUsable, NotEnoughMemory
 from contracts.sampling import SamplingDefaults
 from contracts.settings import EMBEDDED_MODEL, EngineSettings
+from contracts.sizes import format_bytes
 
 UNREADABLE = (
     ArithmeticError,
@@ -98,7 +99,13 @@ def resolve_path(model: str, *, is_offline: bool) -> Path:
     if Path(model).is_dir():
         return Path(model)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     patterns = ["*.json", "*.safetensors", "*.jinja"]
     try:
@@ -108,6 +115,16 @@ def resolve_path(model: str, *, is_offline: bool) -> Path:
     except LocalEntryNotFoundError as error:
         reason = "offline mode is on" if is_offline else "the hub cannot be reached"
         raise ModelNotUsable(f"{model!r} is not on this machine and {reason}; name a local directory") from error
+    except GatedRepoError as error:
+        raise ModelNotUsable(
+            f"{model!r} is gated: accept its terms at https://huggingface.co/{model}, and set HF_TOKEN to a token of "
+            "that account; or name a local directory"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotUsable(
+            f"the hub has no model {model!r}, or it is private: check the name, or set HF_TOKEN to a token that may "
+            "read it"
+        ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelNotUsable(f"{model!r} cannot be fetched from the hub: {error}") from error
 
@@ -151,7 +168,7 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
     generation = read_generation_config(path)
     device, dtype = resolve_device(settings.device), resolve_dtype(settings.dtype, config)
     on_progress("loading weights", None)
-    _check_num_parameters(path, config)
+    _check_weights_fit(path, _check_num_parameters(path, config), device, dtype)
     model = _read_weights(path, config, device, dtype)
     text_config = config.get_text_config()
     on_progress("checking the layers", None)
@@ -175,8 +192,9 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
     )
 
 
-def _check_num_parameters(path: Path, config: Any) -> None:
-    """Refuse a config that describes far more than the files hold: transformers would allocate it all to say so."""
+def _check_num_parameters(path: Path, config: Any) -> int:
+    """The number of weights; a config that describes far more than the files hold is refused: transformers would
+    allocate it all to say so."""
     try:
         with torch.device("meta"):
             # Named here, for a name in the config could be that of a kernel on the hub.
@@ -189,6 +207,19 @@ def _check_num_parameters(path: Path, config: Any) -> None:
         raise ModelNotUsable(
             f"{path / 'config.json'} describes a model of {num_described} parameters, but the weights beside it are "
             f"{num_stored} numbers: they do not belong together; download the model again"
+        )
+    return min(num_described, num_stored)
+
+
+def _check_weights_fit(path: Path, num_weights: int, device: torch.device, dtype: torch.dtype) -> None:
+    """Before they are read: a machine that runs out of memory ends the process without a word."""
+    needed, free = num_weights * dtype.itemsize, free_memory_bytes(device)
+    if needed > free:
+        name = str(dtype).removeprefix("torch.")
+        halved = "; --dtype bfloat16 halves it" if dtype is torch.float32 else ""
+        raise NotEnoughMemory(
+            f"the weights in {path} take {format_bytes(needed)} in {name}, but {format_bytes(free)} of memory are free "
+            f"on {device.type}: free some, or serve a smaller model{halved}"
         )
 
 

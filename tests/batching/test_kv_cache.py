@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from batching import kv_cache
-from batching.kv_cache import KVCachePool, LayerShape, default_cache_bytes, num_blocks_within, token_bytes
+from batching.kv_cache import (
+    KVCachePool,
+    LayerShape,
+    check_cache_fits,
+    default_cache_bytes,
+    num_blocks_within,
+    token_bytes,
+)
 from contracts.errors import NotEnoughMemory
 
 SHAPES = [LayerShape(num_kv_heads=2, k_dim=8, v_dim=8), LayerShape(num_kv_heads=1, k_dim=12, v_dim=4)]
@@ -52,9 +59,20 @@ def test_cache_too_small_for_one_request_is_refused_with_both_remedies() -> None
     with pytest.raises(NotEnoughMemory) as caught:
         num_blocks_within(10 * MIB, block_bytes=MIB, min_tokens=161, block_size=16)
     message = caught.value.message
-    assert "has 10 MiB, which holds 160 tokens" in message
-    assert "(161 tokens) needs 11 MiB" in message
-    assert "raise --kv-cache-memory or lower --max-model-len to 160" in message
+    assert "has 10.0 MiB, which holds 160 tokens" in message
+    assert "(161 tokens) needs 11.0 MiB" in message
+    assert "raise --kv-cache-memory to 11MiB, or lower --max-model-len to 160" in message
+
+
+def test_cache_that_holds_nothing_can_only_be_made_larger() -> None:
+    with pytest.raises(NotEnoughMemory, match="raise --kv-cache-memory to 2MiB.$"):
+        num_blocks_within(1000, block_bytes=MIB, min_tokens=32, block_size=16)
+
+
+def test_cache_larger_than_the_memory_is_refused_with_what_would_fit() -> None:
+    check_cache_fits(5 * MIB, 5 * MIB)
+    with pytest.raises(NotEnoughMemory, match=r"would take 6.0 MiB, but 5.0 MiB .* at most 5MiB"):
+        check_cache_fits(6 * MIB, 5 * MIB)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import errors
 
+from batching import model_loader
 from batching.model_loader import default_name, load_model, no_progress, resolve_device
-from contracts.errors import ModelNotUsable
+from contracts.errors import ModelNotUsable, NotEnoughMemory
 from tests.batching.real_engine import engine_settings
 from tests.batching.tiny_models import TinyModels
 
@@ -38,6 +42,32 @@ def refusal_of(model: Path | str, **settings: Any) -> str:
 def change_config(checkpoint: Path, **fields: Any) -> None:
     path = checkpoint / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_weights_larger_than_the_memory_are_refused_before_they_are_read(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_loader, "free_memory_bytes", lambda _: 1024)
+    with pytest.raises(NotEnoughMemory, match=r"take .* in float32, but 1.0 KiB .* --dtype bfloat16 halves it"):
+        load_model(engine_settings(checkpoint), no_progress)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.GatedRepoError, "is gated: accept its terms at https://huggingface.co/org/name, and set HF_TOKEN"),
+        (errors.RepositoryNotFoundError, "the hub has no model 'org/name', or it is private"),
+        (errors.HfHubHTTPError, "cannot be fetched from the hub: told so"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_with_the_remedy(
+    error: type[errors.HfHubHTTPError], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error("told so", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))  # type: ignore[arg-type]  # another copy of httpx
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    assert words in refusal_of("org/name", offline=False)
 
 
 def test_good_checkpoint_loads(checkpoint: Path) -> None:
