@@ -208,7 +208,7 @@ def _check_num_parameters(path: Path, config: Any) -> int:
             f"{path / 'config.json'} describes a model of {num_described} parameters, but the weights beside it are "
             f"{num_stored} numbers: they do not belong together; download the model again"
         )
-    return min(num_described, num_stored)
+    return min(int(num_described), num_stored)
 
 
 def _check_weights_fit(path: Path, num_weights: int, device: torch.device, dtype: torch.dtype) -> None:

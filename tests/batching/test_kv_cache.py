@@ -65,7 +65,7 @@ def test_cache_too_small_for_one_request_is_refused_with_both_remedies() -> None
 
 
 def test_cache_that_holds_nothing_can_only_be_made_larger() -> None:
-    with pytest.raises(NotEnoughMemory, match="raise --kv-cache-memory to 2MiB.$"):
+    with pytest.raises(NotEnoughMemory, match=r"raise --kv-cache-memory to 2MiB\.$"):
         num_blocks_within(1000, block_bytes=MIB, min_tokens=32, block_size=16)
 
 

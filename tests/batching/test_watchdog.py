@@ -173,7 +173,7 @@ def test_process_ends_and_says_where_it_stood() -> None:
 
 def test_process_that_was_stopped_meanwhile_may_end_its_step() -> None:
     """Stopped for longer than a step may take, as by a pause of the container, then let go on."""
-    with hanging_process(limit_s=2.0, step_s=3.5) as process:
+    with hanging_process(limit_s=2.0, step_s=2.75) as process:
         process.send_signal(signal.SIGSTOP)
         time.sleep(2.5)
         process.send_signal(signal.SIGCONT)

@@ -25,9 +25,7 @@ def test_size_is_read_with_its_unit(text: str, num_bytes: int) -> None:
     assert parse_bytes(text) == num_bytes
 
 
-@pytest.mark.parametrize(
-    "text", ["", "MiB", "-1GiB", "4 Gigs", "1,5GB", "0", "0.1B", "inf", "1e999", "0x10", "9" * 400]
-)
+@pytest.mark.parametrize("text", ["", "MiB", "-1GiB", "4 Gigs", "1,5GB", "0", "0.1B", "inf", "1e999", "0x10"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a size|less than one byte"):
         parse_bytes(text)
@@ -38,3 +36,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 )
 def test_size_is_written_in_binary_units(num_bytes: int, text: str) -> None:
     assert format_bytes(num_bytes) == text
+
+
+def test_more_than_any_machine_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than any machine"):
+        parse_bytes("9" * 400 + "GiB")
