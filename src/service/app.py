@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any
 
 from litestar import Litestar
@@ -38,7 +39,7 @@ from service.routes import (
     request_events,
     requests,
 )
-from service.routes.pages import load_pages
+from service.routes.pages import Pages, load_pages
 
 
 def create_app(
@@ -93,7 +94,7 @@ def build_app(
                 "conversations": kept,
                 "mailboxes": mailboxes or Mailboxes.alone(),
                 "live": LiveFeeds(provider),
-                "pages": load_pages(render_openapi(dialects), list_endpoints(dialects)),
+                "pages": _pages(dialects),
                 "started_s": time.monotonic(),
             }
         ),
@@ -111,6 +112,12 @@ def build_app(
     # Outside Litestar's own error handling, so that a 404 has a request id and a span as well.
     app.asgi_handler = RequestContext(app.asgi_handler, settings.server, keys, provider.gate)
     return app
+
+
+@lru_cache(maxsize=4)
+def _pages(dialects: tuple[str, ...]) -> Pages:
+    """They are the same in every application of a process."""
+    return load_pages(render_openapi(dialects), list_endpoints(dialects))
 
 
 def _handlers(dialects: tuple[str, ...]) -> list[Any]:

@@ -77,5 +77,7 @@ class ControlChannel:
         with contextlib.suppress(OSError, BrokenFrame):
             if data := self._socket.recv(_READ_BYTES):
                 return cast(list[ChildBound], self._reader.feed(data))
-        self._on_gone()
-        os._exit(SUPERVISOR_GONE_EXIT_CODE)
+        try:
+            self._on_gone()
+        finally:  # whatever went wrong: nobody is left to end this process
+            os._exit(SUPERVISOR_GONE_EXIT_CODE)

@@ -48,8 +48,8 @@ def socket_name(number: int) -> str:
 
 def remove_private_directory(directory: Path) -> None:
     """Leave nothing behind; for a child whose supervisor is gone. Another child may have been quicker."""
-    for path in directory.glob("engine-*.sock"):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # also of the listing, while another child removes what is listed
+        for path in directory.glob("engine-*.sock"):
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         directory.rmdir()

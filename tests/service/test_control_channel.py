@@ -47,8 +47,13 @@ launch = channel.receive_launch()
 def handle(message):
     channel.send(Progress(f"{type(message).__name__} {message.delay_s:g}", None))
 
+def tell():
+    print("gone", flush=True)
+    if mode == "failing":
+        raise FileNotFoundError("another child was quicker")
+
 async def main():
-    channel.listen(asyncio.get_running_loop(), handle, lambda: print("gone", flush=True))
+    channel.listen(asyncio.get_running_loop(), handle, tell)
     channel.send(Progress(type(launch).__name__, None))
     if mode == "blocked":
         time.sleep(60)
@@ -130,7 +135,7 @@ def test_child_whose_loop_stands_does_not_beat() -> None:
             child.hear()
 
 
-@pytest.mark.parametrize("mode", ["idle", "blocked"])
+@pytest.mark.parametrize("mode", ["idle", "blocked", "failing"])
 def test_child_ends_with_its_supervisor(mode: str) -> None:
     with running_child(mode) as child:
         child.line.sendall(LAUNCH)

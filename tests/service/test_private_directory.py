@@ -75,6 +75,18 @@ def test_longest_path_is_what_a_socket_takes(places: Path) -> None:
             other.bind(f"{path}s")
 
 
+def test_directory_that_another_child_removes_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = make_private_directory()
+
+    def vanish(*_: object) -> None:
+        directory.rmdir()
+        raise FileNotFoundError(str(directory))
+
+    monkeypatch.setattr(Path, "glob", vanish)
+    remove_private_directory(directory)
+    assert not directory.exists()
+
+
 def test_nothing_is_left_and_twice_is_no_error() -> None:
     directory = make_private_directory()
     (directory / socket_name(1)).touch()

@@ -82,7 +82,7 @@ async def test_request_is_one_trace_with_what_the_views_need(client: httpx.Async
     trace = await trace_of(client, "seen-1")
     check_tree(trace)
     request, *phases = trace["spans"]
-    assert request["operationName"] == "text_completion fake/model"
+    assert request["operationName"] == "text_completion model"
     assert [phase["operationName"] for phase in phases][-2:] == ["prefill", "decode"]
     tags = tags_of(request)
     expected = {
@@ -163,6 +163,6 @@ async def test_no_text_is_shown(client: httpx.AsyncClient) -> None:
     body = {"messages": [{"role": "user", "content": "canary-7f3a"}], "max_tokens": 4, "user": "canary-7f3a"}
     await client.post("/v1/chat/completions", json=body, headers={"x-request-id": "seen-4"})
     trace = await trace_of(client, "seen-4")
-    assert trace["spans"][0]["operationName"] == "chat fake/model"
+    assert trace["spans"][0]["operationName"] == "chat model"
     for path in ("traces", f"traces/{trace['traceID']}", "v3/traces", "v3/trace-summaries"):
         assert "canary-7f3a" not in (await client.get(f"/api/{path}")).text
