@@ -46,6 +46,7 @@ async def test_answer_comes_to_whoever_listens_wherever_it_was_posted(slow: Quir
     await until_stats(slow.address, is_idle)
 
 
+@pytest.mark.slow
 async def test_whole_stream_ends_with_end(slow: QuireProcess) -> None:
     async with listening(slow, "whole") as reader:
         assert (await submit(slow, "whole", context="A text.")).json() == {

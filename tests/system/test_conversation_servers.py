@@ -104,6 +104,7 @@ def is_kept(found: list[str], text: str, answer: str) -> bool:
     return found.count(text) == 1 and found[found.index(text) + 1] == answer
 
 
+@pytest.mark.slow
 async def test_two_hundred_posts_at_once_and_a_kill_lose_nothing_acknowledged(
     database: ServerSettings, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_post_to_a_conversation_of_another_server_waits_for_its_turn(pair: tuple
     assert len(found) == 4
 
 
+@pytest.mark.slow
 def test_server_that_was_stopped_longer_than_its_lease_writes_nothing_over_another(
     pair: tuple[FakeServer, FakeServer],
 ) -> None:

@@ -129,6 +129,7 @@ async def test_lost_engine_ends_every_request_soon_and_is_replaced(
     await check_serves(address)
 
 
+@pytest.mark.slow
 async def test_hung_step_is_ended_by_the_watchdog(paced: Callable[..., QuireProcess]) -> None:
     """The engine's event loop still turns then: nobody else would notice. The request that hangs it hangs two."""
     quire = paced("--step-timeout-s", "0.5")
@@ -286,6 +287,7 @@ def test_taken_port_is_told_before_anything_is_started(tmp_path: Path, model: Pa
 # ---- stopping
 
 
+@pytest.mark.slow
 async def test_drain_delay_takes_readiness_before_it_refuses(paced: Callable[..., QuireProcess]) -> None:
     """The signal goes to every process, as service managers send it to all of a unit."""
     quire = paced("--drain-delay-s", "1.5", "--drain-timeout-s", "30", "--workers", "2")

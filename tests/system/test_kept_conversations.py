@@ -83,6 +83,7 @@ def test_turns_outlive_kill_minus_nine(tmp_path: Path, flags: tuple[str, ...]) -
         assert [message["role"] for message in stored(client, conversation)] == ["user", "assistant"] * 2
 
 
+@pytest.mark.slow
 def test_message_outlives_kill_minus_nine_in_its_stream_and_is_taken_up_again(
     tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
@@ -100,6 +101,7 @@ def test_message_outlives_kill_minus_nine_in_its_stream_and_is_taken_up_again(
         assert [message["role"] for message in stored(client, conversation)] == ["user", "assistant"] * 2
 
 
+@pytest.mark.slow
 def test_conversation_of_a_killed_worker_is_free_within_seconds(
     paced: Callable[..., QuireProcess], flags: tuple[str, ...]
 ) -> None:
@@ -129,6 +131,7 @@ def until_accepted(client: httpx.Client, conversation: str, text: str) -> None:
     raise AssertionError("nobody answers")
 
 
+@pytest.mark.slow
 async def test_posts_to_two_workers_do_not_interleave(
     paced: Callable[..., QuireProcess], flags: tuple[str, ...]
 ) -> None:
@@ -156,6 +159,7 @@ async def test_first_uses_in_all_workers_at_once_make_one_database(
     assert len(listed.json()["data"]) == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("obstacle", ["directory", "read-only place"])
 def test_dead_database_stops_no_stateless_request(
     paced: Callable[..., QuireProcess], tmp_path: Path, obstacle: str
@@ -173,6 +177,7 @@ def test_dead_database_stops_no_stateless_request(
         assert client.get("/health/ready").status_code == 200
 
 
+@pytest.mark.slow
 def test_reply_that_a_drain_cuts_short_leaves_a_message_to_be_sent_again(
     tmp_path: Path, flags: tuple[str, ...]
 ) -> None:

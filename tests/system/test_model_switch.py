@@ -188,6 +188,7 @@ async def files_at_rest(quire: QuireProcess) -> list[list[str]]:
 # ---- loading
 
 
+@pytest.mark.slow
 async def test_first_request_loads_and_every_worker_learns_of_it(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as quire:
         await until_state(quire.address, model="ready", two="unloaded", three="unloaded")
@@ -228,6 +229,7 @@ async def test_path_or_hub_name_that_is_not_declared_is_not_found(
     assert num_loads(shared, "model", "two", "three") == num_before
 
 
+@pytest.mark.slow
 async def test_model_that_cannot_be_loaded_says_why_and_the_default_goes_on(tmp_path: Path) -> None:
     with serving(tmp_path, aliases=("two", "bad", "mute")) as quire:
         address = quire.address
@@ -285,6 +287,7 @@ async def switch_under_load(directory: Path, num_switches: int, limit: str, *mod
         quire.wait_until_nothing_is_left()
 
 
+@pytest.mark.slow
 async def test_switches_under_load_break_no_stream(tmp_path: Path) -> None:
     await switch_under_load(tmp_path, 4, "1", "model", "two")
 
@@ -313,6 +316,7 @@ async def test_twenty_switches_of_real_models_give_the_answers_of_each_alone(tmp
         assert await asyncio.to_thread(quire.stop, signal.SIGTERM, 30) == 0
 
 
+@pytest.mark.slow
 async def test_default_moves_without_breaking_what_runs(tmp_path: Path) -> None:
     with serving(tmp_path, "--max-loaded-models", "1", "--workers", "2") as quire:
         address = quire.address
@@ -329,6 +333,7 @@ async def test_default_moves_without_breaking_what_runs(tmp_path: Path) -> None:
 # ---- unloading
 
 
+@pytest.mark.slow
 async def test_unload_ends_what_is_left_after_its_time_with_a_word(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as quire:
         address = quire.address
@@ -352,6 +357,7 @@ async def test_unload_ends_what_is_left_after_its_time_with_a_word(tmp_path: Pat
         assert (await other).text == alphabet("model", 500)
 
 
+@pytest.mark.slow
 async def test_server_without_its_default_goes_on(tmp_path: Path) -> None:
     """Probes, numbers, pages, and the other model; then a worker that is new, a drain, and nothing is left."""
     with serving(tmp_path, "--workers", "1") as quire:
@@ -387,6 +393,7 @@ async def test_request_brings_the_default_back(shared: QuireProcess) -> None:
 # ---- what dies
 
 
+@pytest.mark.slow
 async def test_killed_engine_takes_no_other_model_with_it(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as quire:
         address = quire.address
@@ -407,6 +414,7 @@ async def test_killed_engine_takes_no_other_model_with_it(tmp_path: Path) -> Non
         assert num_loads(quire, "model") == 1
 
 
+@pytest.mark.slow
 async def test_worker_that_is_lost_while_a_model_loads_learns_of_it(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as quire:
         address = quire.address
@@ -422,6 +430,7 @@ async def test_worker_that_is_lost_while_a_model_loads_learns_of_it(tmp_path: Pa
         assert num_loads(quire, "two") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["loading", "ready"])
 async def test_supervisor_that_is_killed_leaves_no_engine(tmp_path: Path, state: str) -> None:
     with serving(tmp_path, "--workers", "2") as quire:
@@ -456,6 +465,7 @@ async def test_records_reasons_and_metrics_name_the_model(shared: QuireProcess) 
     assert len(samples) == len(set(samples))
 
 
+@pytest.mark.slow
 async def test_drain_ends_every_stream_of_every_model_and_leaves_nothing(tmp_path: Path) -> None:
     """Also of a model that is just being drained, while another is loading."""
     with serving(tmp_path, "--workers", "2", "--max-loaded-models", "2") as quire:

@@ -99,6 +99,7 @@ async def test_client_that_reconnects_at_every_event_misses_none(slow: QuireProc
     assert len(text_of(events)) == 30
 
 
+@pytest.mark.slow
 async def test_detached_request_outlives_its_worker(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--workers", "2")
     async with submitted(quire, {"max_tokens": 300}, **DETACH, **{"x-request-id": "kept"}) as reader:
@@ -172,6 +173,7 @@ async def read_all(quire: QuireProcess, name: str) -> list[str]:
         return await reader.take()
 
 
+@pytest.mark.slow
 async def test_200_abandoned_requests_leave_nothing(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--workers", "2", "--max-num-seqs", "256")
     await abandon(quire, 200)
@@ -199,6 +201,7 @@ def resident_bytes(quire: QuireProcess) -> dict[int, int]:
     return {pid: num * os.sysconf("SC_PAGE_SIZE") for pid, num in pages.items()}
 
 
+@pytest.mark.slow
 async def test_follower_that_does_not_read_hurts_nobody(slow: QuireProcess) -> None:
     options = {"max_tokens": 5000, "prompt": [HASTE], "n": 2}
     async with submitted(slow, options, **DETACH, **{"x-request-id": "watched"}) as reader:

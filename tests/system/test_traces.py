@@ -222,6 +222,7 @@ async def test_spans_are_sent_over_grpc(tmp_path: Path) -> None:
     assert "decode" in check_phases(sink, span)
 
 
+@pytest.mark.slow
 async def test_drain_sends_the_last_spans_and_a_dead_collector_costs_nothing(tmp_path: Path) -> None:
     with running_sink() as sink, running_paced(tmp_path / "a", "--otlp-endpoint", sink.address) as quire:
         await StreamClient(quire.address, max_tokens=3).run()
