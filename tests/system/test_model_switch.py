@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import msgspec
+import openai
 import pytest
 
 from tests.batching.tiny_models import make_config, make_model, save
@@ -290,6 +291,41 @@ async def switch_under_load(directory: Path, num_switches: int, limit: str, *mod
 @pytest.mark.slow
 async def test_switches_under_load_break_no_stream(tmp_path: Path) -> None:
     await switch_under_load(tmp_path, 4, "1", "model", "two")
+
+
+@pytest.mark.slow
+async def test_switch_under_32_streams_waits_for_each_of_them_and_evicts_the_older(tmp_path: Path) -> None:
+    """Two models of 64 MiB fit into the budget, a third does not."""
+    with serving(tmp_path, "--workers", "2", "--max-loaded-memory", "150MiB") as quire:
+        address = quire.address
+        assert (await order(address, "two", "load")).status_code == 200
+        await until_state(address, model="ready", two="ready", three="unloaded")
+        streams = [
+            asyncio.create_task(ask(address, name, max_tokens=500)) for name in ("model", "two") for _ in "x" * 16
+        ]
+        await until_running(address, model=16, two=16)
+        moved = await order(address, "three", "default")
+        assert (moved.status_code, moved.json()["is_default"]) == (200, True)
+        assert {answer.text for answer in await asyncio.gather(*streams)} == {
+            alphabet("model", 500),
+            alphabet("two", 500),
+        }
+        assert wrong([await ask(address, "three")]) == []
+        cards = {card["id"]: card["state"] for card in (await get(address, "/v1/models")).json()["data"]}
+        assert sorted(cards[alias] for alias in ("model", "two", "three")) == ["ready", "ready", "unloaded"]
+        assert cards["three"] == "ready"
+
+
+def test_official_client_lists_retrieves_and_uses_models_with_slashes(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2", aliases=("org/name", "org/deep/name")) as quire:
+        client = openai.OpenAI(base_url=f"{quire.address}/v1", api_key="unused", timeout=PATIENCE_S)
+        listed = {model.id for model in client.models.list()}
+        assert {"model", "org/name", "org/deep/name"} <= listed
+        assert client.models.retrieve("org/deep/name").id == "org/deep/name"
+        reply = client.completions.create(model="org/name", prompt=PROMPT, max_tokens=NUM_TOKENS)
+        assert (reply.model, reply.choices[0].text) == ("org/name", alphabet("org/name"))
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("org/other")
 
 
 @pytest.mark.slow
