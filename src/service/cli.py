@@ -16,6 +16,8 @@ from service.cli_options import VERBOSE_KEY, verbose_option
 
 _COMMANDS = {
     "serve": ("service.cli_serve:serve_command", "Serve a model over HTTP with an OpenAI-compatible API."),
+    "chat": ("service.cli_chat:chat_command", "Talk to a running server, in a session or with one question."),
+    "compare": ("service.cli_compare:compare_command", "Ask a running server one question with several settings."),
     "generate": ("service.cli_generate:generate_command", "Generate text from prompts, without a server."),
     "bench": ("service.bench.command:bench_command", "Measure a running server: throughput and latencies."),
     "why": ("service.cli_why:why_command", "Say why a request to a running server took as long as it did."),

@@ -98,6 +98,10 @@ class ApiClient:
         """POST `body`, a Struct or anything else that msgspec encodes."""
         return self._ask("POST", path, reply_type, body=body, headers=headers)
 
+    def patch_json(self, path: str, body: object, reply_type: type[_T]) -> _T:
+        """PATCH with `body`."""
+        return self._ask("PATCH", path, reply_type, body=body)
+
     def delete(self, path: str, reply_type: type[_T]) -> _T:
         """DELETE `path`."""
         return self._ask("DELETE", path, reply_type)
