@@ -71,8 +71,8 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
 def chat_command(words: tuple[str, ...], **flags: object) -> None:
     """Talk to the model of a running server.
 
-    Without PROMPT a session opens; /help lists its commands. With PROMPT, or with a text on standard input, the answer is
-    printed and the command ends:
+    Without PROMPT a session opens; /help lists its commands. With PROMPT, or with a text on standard input, the answer
+    is printed and the command ends:
 
     \b
       quire chat "What is a quire?"
@@ -110,7 +110,7 @@ def read_prompt(words: tuple[str, ...], option: str | None) -> str | None:
 
 
 def _read_input() -> str:
-    return click.get_text_stream("stdin", encoding="utf-8", errors="replace").read().strip("\n")
+    return sys.stdin.buffer.read().decode("utf-8", "replace").strip("\n")
 
 
 def open_session(client: ApiClient, console: Console, options: ChatOptions) -> ChatSession:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from threading import Event, Thread
 from typing import Any, Self
@@ -122,7 +122,7 @@ class Answer:
         return piece
 
 
-def read_answer(client: ApiClient, question: Question, answer: Answer) -> Iterator[str]:
+def read_answer(client: ApiClient, question: Question, answer: Answer) -> Generator[str, None, None]:
     """The pieces of text as they come, noted in `answer` too; closing the iterator ends the request.
 
     Raises RequestRefused before the first piece or behind any, ConnectionLost, ServerUnreachable.

@@ -6,7 +6,7 @@ On a terminal, blocks that are complete are printed once and stay; only the one 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -96,7 +96,7 @@ class MarkdownView:
         if self._frame.is_below_a_block:
             self._console.print()
         self._frame.is_below_a_block = True
-        self._console.print(ChatMarkdown(block))
+        self._console.print(MarkdownBlock(block))
 
 
 class ChatMarkdown(Markdown):
@@ -113,6 +113,28 @@ class ChatMarkdown(Markdown):
         super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
         self.markup = markup
         self.parsed = markdown_parser().parse(markup)
+        for token in self.parsed:
+            for inner in token.children or ():
+                if inner.type == "softbreak":  # a model that begins a line means a line
+                    inner.type = "hardbreak"
+
+
+class MarkdownBlock:
+    """A block, or a whole text, without the empty rows above and below it."""
+
+    def __init__(self, markup: str) -> None:
+        self._markdown = ChatMarkdown(markup)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.rows(console, options):
+            yield from line
+            yield Segment.line()
+
+    def rows(self, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
+        """As they are drawn at this width."""
+        rows = console.render_lines(self._markdown, options, pad=False)
+        filled = [index for index, row in enumerate(rows) if any(segment.text.strip() for segment in row)]
+        return rows[filled[0] : filled[-1] + 1] if filled else []
 
 
 class _Frame:
@@ -148,18 +170,11 @@ class _Frame:
         wanted = self.tail, options.max_width
         began_s = time.monotonic()
         if wanted != self._drawn and began_s >= self._next_drawing_s:
-            self._lines = list(_trim(console.render_lines(ChatMarkdown(wanted[0]), options, pad=False)))
+            self._lines = MarkdownBlock(wanted[0]).rows(console, options)
             self._drawn = wanted
             now_s = time.monotonic()
             self._next_drawing_s = now_s + (now_s - began_s) / MAX_DRAWING_SHARE
         return self._lines
-
-
-def _trim(lines: list[list[Segment]]) -> Iterator[list[Segment]]:
-    """Without empty rows at the end: they would jump as the block grows."""
-    while lines and not any(segment.text.strip() for segment in lines[-1]):
-        lines.pop()
-    yield from lines
 
 
 def open_view(console: Console, waiting_words: Callable[[], str]) -> AnswerView:

@@ -91,7 +91,7 @@ def find_command(name: str) -> str:
     names = [spec.name for spec in COMMANDS]
     if name in names:
         return name
-    close = difflib.get_close_matches(name, names, n=1)
+    close = [one for one in names if name and one.startswith(name)] + difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean /{close[0]}?" if close else "/help lists all."
     raise InvalidValue(f"There is no command /{name}. {hint}")
 
@@ -100,3 +100,8 @@ def is_open_block(text: str) -> bool:
     """Whether Enter goes on with the text instead of sending it: its triple quotes are not closed yet."""
     start = text.lstrip()
     return start.startswith(BLOCK_QUOTES) and not start.removeprefix(BLOCK_QUOTES).rstrip().endswith(BLOCK_QUOTES)
+
+
+def takes_argument(text: str) -> bool:
+    """Whether the text is a whole command and nothing more, and an argument may follow."""
+    return any(text == f"/{spec.name}" and spec.arguments for spec in COMMANDS)

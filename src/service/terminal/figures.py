@@ -32,10 +32,10 @@ def _parts(answer: Answer, told: Explanation | None) -> Iterator[str]:
         yield f"prefill {show_ms(prefill_ms(told))}"
         if told.decode_ms is not None:
             yield f"decode {show_ms(told.decode_ms)}"
-        yield f"{told.cached_tokens:,} of {told.prompt_tokens:,} prompt tokens cached"
+        yield f"cached {told.cached_tokens:,} of {told.prompt_tokens:,} prompt tokens"
     elif answer.usage is not None:
         cached = answer.usage.prompt_tokens_details.cached_tokens
-        yield f"{cached:,} of {answer.usage.prompt_tokens:,} prompt tokens cached"
+        yield f"cached {cached:,} of {answer.usage.prompt_tokens:,} prompt tokens"
     trace = (told.trace_url or told.trace_id) if told is not None else answer.trace_id
     if trace:
         yield f"trace {trace}"

@@ -16,7 +16,7 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
-from service.terminal.commands import COMMANDS, KnownWords, is_open_block
+from service.terminal.commands import COMMANDS, KnownWords, is_open_block, takes_argument
 from service.terminal.sampling_settings import DEFAULT_WORDS, PRESET, SETTING_NAMES
 
 MENU_HEIGHT = 6
@@ -81,12 +81,13 @@ class LineEditor:
     def __init__(self, words: Callable[[], KnownWords], history_path: Path | None) -> None:
         """`history_path` must be writable; None keeps what is typed in memory."""
         history: History = InMemoryHistory() if history_path is None else FileHistory(str(history_path))
+        completer = CommandCompleter(words)
         self._session: PromptSession[str] = PromptSession(
             history=history,
-            completer=CommandCompleter(words),
+            completer=completer,
             complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
             auto_suggest=None if os.environ.get("NO_COLOR") else AutoSuggestFromHistory(),
-            key_bindings=_key_bindings(),
+            key_bindings=_key_bindings(completer),
             multiline=True,
             prompt_continuation=lambda width, *_: "." * (width - 1) + " ",
             reserve_space_for_menu=MENU_HEIGHT,
@@ -98,7 +99,7 @@ class LineEditor:
         return self._session.prompt(FormattedText([("class:prompt", "> ")]))
 
 
-def _key_bindings() -> KeyBindings:
+def _key_bindings(completer: Completer) -> KeyBindings:
     """Enter sends, Alt-Enter begins a line, Ctrl-C drops what is typed."""
     bindings = KeyBindings()
 
@@ -111,6 +112,19 @@ def _key_bindings() -> KeyBindings:
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()
+
+    @bindings.add("tab")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state is not None and len(buffer.complete_state.completions) > 1:
+            buffer.complete_next()
+            return
+        found = list(completer.get_completions(buffer.document, CompleteEvent(completion_requested=True)))
+        if len(found) == 1:
+            buffer.apply_completion(found[0])
+            buffer.insert_text(" " if takes_argument(buffer.text) else "", fire_event=False)
+        elif found:
+            buffer.start_completion(insert_common_part=True)
 
     @bindings.add("escape", "enter")
     def _(event: KeyPressEvent) -> None:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @cache
 def markdown_parser() -> MarkdownIt:
-    """CommonMark with tables; HTML is text, and a line's end stays one."""
+    """CommonMark with tables; HTML is text."""
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark", {"html": False, "breaks": True}).enable(["strikethrough", "table"])
+    return MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
 
 
 @cache

@@ -63,7 +63,8 @@ def find_name(name: str) -> str:
     known = _SPELLINGS.get(name.lower().replace("_", "").replace("-", ""))
     if known is not None:
         return known
-    close = difflib.get_close_matches(name.lower(), SETTING_NAMES, n=1)
+    close = [one for one in SETTING_NAMES if name and one.startswith(name.lower())]
+    close += difflib.get_close_matches(name.lower(), SETTING_NAMES, n=1)
     hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(SETTING_NAMES)}."
     raise InvalidValue(f"There is no setting '{clip(name)}'. {hint}", param="set")
 
@@ -103,6 +104,7 @@ def _read_value(name: str, text: str) -> Any:
         found = msgspec.convert({name: text}, GenerationDefaults, strict=False)
     except msgspec.ValidationError as error:
         reason = str(error).partition(" - at")[0].replace("`", "").replace(" | null", "")
+        reason = reason.replace("float", "a number").replace("int", "a whole number")
         raise InvalidValue(f"'{clip(text)}' cannot be {name}: {reason[0].lower()}{reason[1:]}.", param=name) from None
     value = getattr(found, name)
     if isinstance(value, float) and not math.isfinite(value):
