@@ -161,16 +161,16 @@ def answer_once(session: ChatSession, prompt: str, *, is_counted: bool) -> None:
 
 def run_session(session: ChatSession, *, is_history_kept: bool) -> None:
     """Read and obey until the user leaves."""
-    from service.terminal.line_editor import LineEditor
+    from service.terminal.line_editor import open_reader
 
     session.note(f"{session.model.id} at {session.client.url}. /help lists the commands.")
     if session.kept_id is not None:
         tell_loaded(session)
-    editor = LineEditor(lambda: session.words, _open_history(session) if is_history_kept else None)
+    reader = open_reader(lambda: session.words, _open_history(session) if is_history_kept else None)
     was_interrupted = False
     while True:
         try:
-            line = editor.read()
+            line = reader.read()
         except EOFError:
             return
         except KeyboardInterrupt:

@@ -60,7 +60,7 @@ class PlainView:
         """Print it at once."""
         shown = make_harmless(piece) if self._is_terminal else piece
         self._needs_line_end = not piece.endswith("\n")
-        click.echo(shown, nl=False)
+        click.echo(shown, nl=False, color=True)  # else click takes out of a text what looks like a colour
 
 
 class MarkdownView:

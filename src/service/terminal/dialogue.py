@@ -27,7 +27,7 @@ class Dialogue:
         self.messages: list[FileMessage] = []
         self._origin = ConversationFile(messages=[])
         """The file that it was loaded from: its names and dates stay."""
-        self._num_left_out = 0
+        self.num_left_out = 0
         """Turns at the beginning that no longer fit the model's window."""
 
     @property
@@ -75,7 +75,7 @@ class Dialogue:
 
     def prompt(self) -> list[dict[str, str]]:
         """The messages of a request: without questions that got no answer, and without turns that were left out."""
-        turns = self._turns()[self._num_left_out :]
+        turns = self._turns()[self.num_left_out :]
         if self._origin.max_length is not None:
             turns = turns[-self._origin.max_length :]
         said = [{"role": message.role, "content": message.content} for turn in turns for message in turn]
@@ -86,8 +86,8 @@ class Dialogue:
 
         Several turns at once, so that the beginning of the prompt, which the server has cached, stays for a while.
         """
-        num_turns = len(self._turns()) - self._num_left_out
-        self._num_left_out += max(1, num_turns // 4) if num_turns > 1 else 0
+        num_turns = len(self._turns()) - self.num_left_out
+        self.num_left_out += max(1, num_turns // 4) if num_turns > 1 else 0
         return num_turns > 1
 
     def to_file(self, model: str | None, generation: GenerationDefaults | None) -> ConversationFile:
@@ -113,13 +113,13 @@ class Dialogue:
         has_system = bool(file.messages) and file.messages[0].role == "system"
         self.system = file.messages[0].content if has_system else None
         self.messages = list(file.messages[has_system:])
-        self._num_left_out = 0
+        self.num_left_out = 0
 
     def clear(self) -> None:
         """Begin a new one with the same system prompt."""
         self._origin = ConversationFile(messages=[])
         self.messages = []
-        self._num_left_out = 0
+        self.num_left_out = 0
 
     def _turns(self) -> list[list[FileMessage]]:
         """Each a question with its answers; the last may have none yet."""

@@ -99,6 +99,23 @@ class LineEditor:
         return self._session.prompt(FormattedText([("class:prompt", "> ")]))
 
 
+class PlainReader:
+    """The prompt of a terminal that cannot move its cursor."""
+
+    def read(self) -> str:
+        """As LineEditor's; a message in triple quotes may have several lines."""
+        text = input("> ")
+        while is_open_block(text):
+            text += "\n" + input(". ")
+        return text
+
+
+def open_reader(words: Callable[[], KnownWords], history_path: Path | None) -> LineEditor | PlainReader:
+    """What this terminal can do."""
+    is_dumb = os.environ.get("TERM", "dumb").lower() in {"dumb", "unknown"}
+    return PlainReader() if is_dumb else LineEditor(words, history_path)
+
+
 def _key_bindings(completer: Completer) -> KeyBindings:
     """Enter sends, Alt-Enter begins a line, Ctrl-C drops what is typed."""
     bindings = KeyBindings()

@@ -45,7 +45,6 @@ def prepare_history(path: Path) -> None:
 
 def write_private(path: Path, content: bytes) -> None:
     """Write the whole file or nothing of it, for its owner alone. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
@@ -56,9 +55,9 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def path_to_save(argument: str, known: Path | None, title: str | None, directory: Path) -> Path:
-    """Where to save: the file that is named, else the one that is known, else a new one named by the title.
+    """Where to save: the file that is named, else the one that is known, else a new one in `directory`.
 
-    Raises InvalidValue for a file that exists and is not the known one.
+    Raises InvalidValue for a file that exists and is not the known one, OSError where there can be no directory.
     """
     if not argument:
         return known or _unused(directory, title)
@@ -96,6 +95,7 @@ def saved_names(directory: Path) -> list[str]:
 
 
 def _unused(directory: Path, title: str | None) -> Path:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     slug = re.sub(r"[^\w]+", "-", (title or "").lower()).strip("-_")[:MAX_SLUG_LEN].strip("-") or "chat"
     number = 1
     path = directory / f"{slug}{SUFFIX}"

@@ -108,15 +108,19 @@ class ChatSession:
 
     def _read_fitting(self, answer: Answer) -> None:
         """Read the answer; a prompt that is too long loses its oldest turns until it fits."""
+        num_left_out = self.dialogue.num_left_out
         while True:
             try:
                 show_answer(self.client, self.console, self.question(), answer)
             except RequestRefused as error:
                 is_too_long = error.code == TOO_LONG and self.kept_id is None and not answer.text
                 if not (is_too_long and self.dialogue.leave_out_oldest()):
+                    self.dialogue.num_left_out = num_left_out
                     raise
             else:
-                return
+                break
+        if self.dialogue.num_left_out > num_left_out:
+            self.note("The oldest turns no longer fit the model's window; it does not see them.")
 
     def question(self) -> Question:
         """The request that asks what was said last."""

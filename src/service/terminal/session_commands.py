@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final
 
@@ -108,8 +108,9 @@ def _show_settings(session: ChatSession, settings: SamplingSettings) -> None:
 
 
 def _save(session: ChatSession, argument: str) -> None:
-    path = path_to_save(argument, session.file_path, session.dialogue.title, chats_directory())
-    _write(path, encode_dialogue(session.to_file()))
+    with _told_in_words(argument):
+        path = path_to_save(argument, session.file_path, session.dialogue.title, chats_directory())
+        write_private(path, encode_dialogue(session.to_file()))
     session.file_path = path
     session.note(f"Saved: {path}")
 
@@ -117,11 +118,21 @@ def _save(session: ChatSession, argument: str) -> None:
 def _export(session: ChatSession, argument: str) -> None:
     if not argument:
         raise InvalidValue("Name a file: /export FILE, or FILE.md for Markdown.")
-    path = path_to_save(argument, None, None, chats_directory())
     file = session.to_file()
-    is_markdown = path.suffix.lower() in {".md", ".markdown"}
-    _write(path, to_markdown(file).encode() if is_markdown else encode_dialogue(file))
+    with _told_in_words(argument):
+        path = path_to_save(argument, None, None, chats_directory())
+        is_markdown = path.suffix.lower() in {".md", ".markdown"}
+        write_private(path, to_markdown(file).encode() if is_markdown else encode_dialogue(file))
     session.note(f"Written: {path}")
+
+
+@contextmanager
+def _told_in_words(argument: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = argument or str(chats_directory())
+        raise InvalidValue(f"{place} cannot be written: {error.strerror or error}.") from None
 
 
 def _load(session: ChatSession, argument: str) -> None:
@@ -174,13 +185,6 @@ def _why(session: ChatSession, argument: str) -> None:
         console.print(Text(line), no_wrap=True, overflow="ellipsis", crop=True)
     if told.trace_url or told.trace_id:
         session.note(f"trace {told.trace_url or told.trace_id}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_private(path, content)
-    except OSError as error:
-        raise InvalidValue(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
 _ACTIONS: Final[Mapping[str, Callable[[ChatSession, str], None]]] = MappingProxyType(

@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.is_held and not self.connection.recv(1):
             api.left.set()
 
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815
+    do_GET = do_POST = do_DELETE = do_PATCH = _answer  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Keep standard error clean."""
