@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 
 import click
 
@@ -35,7 +36,8 @@ class ReportedError(click.ClickException):
         self.exit_code = error.exit_code if isinstance(error, StartupError) else 1  # type: ignore[misc]
 
     def show(self, file: object = None) -> None:
-        click.secho(f"Error: {self.format_message()}", fg="red", err=True)
+        colour = None if os.environ.get("NO_COLOR") else "red"
+        click.secho(f"Error: {self.format_message()}", fg=colour, err=True)
 
 
 class LazyGroup(click.Group):

@@ -16,7 +16,7 @@ from contracts.records import BlockHolder, Chunk, RequestRecord, SampleRecord, S
 from contracts.settings import ServerSettings, Settings
 from service.cli import main
 from service.routes.requests import with_link
-from service.timeline import draw_timeline
+from service.timeline import draw_phases, draw_timeline
 from service.why import explain
 from tests.fakes import FakeEngine
 from tests.service.terminal.scripted_api import scripted_api
@@ -155,6 +155,13 @@ def test_timeline_is_text_with_a_bar_for_each_phase() -> None:
     assert lines[:2] == ["cmpl-1  (req_1)", f"trace {TRACE}"]
     assert [line.split()[-1 - 2 * 0] for line in lines if "█" in line]
     assert sum("█" in line for line in lines) == 4
+
+
+@pytest.mark.parametrize(("width", "has_bars"), [(100, True), (60, True), (30, False)])
+def test_timeline_fits_a_terminal(width: int, has_bars: bool) -> None:
+    lines = list(draw_phases(explain(record(), OFFSET_S), width))
+    assert max(map(len, lines)) <= width
+    assert [("█" in line) == has_bars for line in lines] == [True] * 4
 
 
 class TestRoutes:

@@ -164,7 +164,8 @@ class QueueWatch:
         while not self._is_over.wait(pause_s):
             pause_s = ASK_EVERY_S
             self.num_ahead = None
-            with suppress(QuireError):  # not admitted yet, or no right to ask: there is no place to show
+            # Not admitted yet, or no right to ask: there is no place to show. RuntimeError: the client was closed.
+            with suppress(QuireError, RuntimeError):
                 self.num_ahead = find_request(self._client, self._request_id).queue_position
 
 

@@ -132,9 +132,20 @@ class MarkdownBlock:
 
     def rows(self, console: Console, options: ConsoleOptions) -> list[list[Segment]]:
         """As they are drawn at this width."""
-        rows = console.render_lines(self._markdown, options, pad=False)
+        rows = [_without_trail(row) for row in console.render_lines(self._markdown, options, pad=False)]
         filled = [index for index, row in enumerate(rows) if any(segment.text.strip() for segment in row)]
         return rows[filled[0] : filled[-1] + 1] if filled else []
+
+
+def _without_trail(row: list[Segment]) -> list[Segment]:
+    """Without the spaces to the edge, which would be rows of their own once the window is made narrower."""
+    kept = [*row]
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    if kept:
+        last = kept.pop()
+        kept.append(Segment(last.text.rstrip(), last.style, last.control))
+    return kept
 
 
 class _Frame:

@@ -22,7 +22,7 @@ def drawn(markup: str, width: int = 40) -> str:
     made = console(width)
     made.print(MarkdownBlock(markup))
     assert isinstance(made.file, StringIO)
-    return "\n".join(line.rstrip() for line in made.file.getvalue().splitlines())
+    return made.file.getvalue().removesuffix("\n")
 
 
 @pytest.mark.parametrize(
