@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 
 import click
 
@@ -16,6 +17,8 @@ from service.cli_options import VERBOSE_KEY, verbose_option
 
 _COMMANDS = {
     "serve": ("service.cli_serve:serve_command", "Serve a model over HTTP with an OpenAI-compatible API."),
+    "chat": ("service.cli_chat:chat_command", "Talk to a running server, in a session or with one question."),
+    "compare": ("service.cli_compare:compare_command", "Ask a running server one question with several settings."),
     "generate": ("service.cli_generate:generate_command", "Generate text from prompts, without a server."),
     "bench": ("service.bench.command:bench_command", "Measure a running server: throughput and latencies."),
     "why": ("service.cli_why:why_command", "Say why a request to a running server took as long as it did."),
@@ -33,7 +36,8 @@ class ReportedError(click.ClickException):
         self.exit_code = error.exit_code if isinstance(error, StartupError) else 1  # type: ignore[misc]
 
     def show(self, file: object = None) -> None:
-        click.secho(f"Error: {self.format_message()}", fg="red", err=True)
+        colour = None if os.environ.get("NO_COLOR") else "red"
+        click.secho(f"Error: {self.format_message()}", fg=colour, err=True)
 
 
 class LazyGroup(click.Group):

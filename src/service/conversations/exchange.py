@@ -61,7 +61,7 @@ def to_file(conversation: ConversationDetail) -> ConversationFile:
             id=message.id,
             role=message.role,
             content=message.content,
-            timestamp=_to_text(message.created_at),
+            timestamp=iso_time(message.created_at),
             model=message.model,
             finish_reason=message.finish_reason,
             error=message.error,
@@ -69,18 +69,18 @@ def to_file(conversation: ConversationDetail) -> ConversationFile:
         for message in conversation.messages
     ]
     if conversation.system_prompt is not None:
-        started = _to_text(conversation.created_at)
+        started = iso_time(conversation.created_at)
         messages.insert(0, FileMessage(role="system", content=conversation.system_prompt, timestamp=started))
     return ConversationFile(
         id=conversation.id,
         title=conversation.title,
-        created_at=_to_text(conversation.created_at),
-        updated_at=_to_text(conversation.updated_at),
+        created_at=iso_time(conversation.created_at),
+        updated_at=iso_time(conversation.updated_at),
         max_length=conversation.max_turns,
         model=conversation.model,
         generation=conversation.generation,
         messages=messages,
-        message_count=_count(messages),
+        message_count=count_by_role(messages),
     )
 
 
@@ -167,7 +167,7 @@ def _kept_label(text: str | None, param: str) -> str | None:
 def _check_count(file: ConversationFile) -> None:
     """A file that was cut or glued says so by its counts."""
     said = file.message_count
-    found = _count(file.messages)
+    found = count_by_role(file.messages)
     is_right = said == len(file.messages) if isinstance(said, int) else found | (said or {}) == found
     if not is_right:
         raise InvalidValue(
@@ -177,12 +177,13 @@ def _check_count(file: ConversationFile) -> None:
         )
 
 
-def _count(messages: list[FileMessage]) -> dict[str, int]:
+def count_by_role(messages: list[FileMessage]) -> dict[str, int]:
     counts = Counter(message.role for message in messages)
     return {role: counts[role] for role in ("system", "user", "assistant")}
 
 
-def _to_text(unix_s: int) -> str:
+def iso_time(unix_s: float) -> str:
+    """As the file has it: in UTC with its offset."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat()
 
 
