@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import quote
 
 import click
 import msgspec
 
-from contracts.errors import ServerUnreachable, SettingsError
+from contracts.errors import SettingsError
 from contracts.explanation import Explanation, ExplanationList
-from service.bench.client import fetch_json
-from service.bench.connection import ExchangeFailed
+from service.terminal.api_client import ApiClient
+from service.terminal.server_options import server_options
 from service.timeline import draw_timeline
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 @click.command("why")
 @click.argument("request_id", required=False)
 @click.option("--slowest", type=click.IntRange(1, 100), metavar="N", help="The N slowest that are remembered.")
 @click.option("--newest", type=click.IntRange(1, 100), metavar="N", help="The N newest.")
-@click.option("--base-url", default=DEFAULT_URL, show_default=True, help="Address of the server.")
-@click.option("--api-key", envvar="OPENAI_API_KEY", help="Bearer key; also read from OPENAI_API_KEY.")
+@server_options
 @click.option("--json", "is_json", is_flag=True, help="Print what the server answers.")
 def why_command(
     request_id: str | None, slowest: int | None, newest: int | None, base_url: str, api_key: str | None, is_json: bool
@@ -32,15 +28,13 @@ def why_command(
     REQUEST_ID is the id of the reply (chatcmpl-..., cmpl-...), its x-request-id, or its trace id.
     """
     path = choose_path(request_id, slowest, newest)
-    root_url = base_url.rstrip("/").removesuffix("/v1")
-    try:
-        reply = asyncio.run(fetch_json(root_url, path, api_key))
-        told = [msgspec.convert(reply, Explanation)] if request_id else msgspec.convert(reply, ExplanationList).data
-    except (ExchangeFailed, OSError, TimeoutError, ValueError) as error:  # ValueError: no URL, no JSON, another shape
-        raise ServerUnreachable(f"{root_url} did not say why: {error or type(error).__name__}") from None
+    wanted: type[Explanation | ExplanationList] = Explanation if request_id else ExplanationList
+    with ApiClient(base_url, api_key) as client:
+        reply = client.get_json(path, wanted)
     if is_json:
         click.echo(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode())
         return
+    told = [reply] if isinstance(reply, Explanation) else reply.data
     if not told:
         click.echo("The server remembers no request.")
     click.echo("\n".join(draw_timeline(explanation) for explanation in told), nl=False)

@@ -14,12 +14,12 @@ from contracts.explanation import Explanation, ExplanationList
 from contracts.finish_reason import FinishReason
 from contracts.records import BlockHolder, Chunk, RequestRecord, SampleRecord, StepShare, Wait, WaitCause
 from contracts.settings import ServerSettings, Settings
-from service import cli_why
 from service.cli import main
 from service.routes.requests import with_link
 from service.timeline import draw_timeline
 from service.why import explain
 from tests.fakes import FakeEngine
+from tests.service.terminal.scripted_api import scripted_api
 
 OFFSET_S = 1000.0
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -249,24 +249,24 @@ class TestCommand:
     def test_server_that_does_not_answer_is_one_line(self) -> None:
         result = CliRunner().invoke(main, ["why", "id", "--base-url", "http://127.0.0.1:9"])
         assert result.exit_code == 6
-        assert result.output.startswith("Error: http://127.0.0.1:9 did not say why: ")
+        assert result.output.startswith("Error: Nothing answers at http://127.0.0.1:9 ")
         assert len(result.output.splitlines()) == 1
 
-    @pytest.mark.parametrize("url", ["nonsense", "ftp://h", "http://", "http://h:port"])
+    @pytest.mark.parametrize("url", ["", "ftp://h", "http://", "http://h:port"])
     def test_address_that_is_none_is_one_line(self, url: str) -> None:
         result = CliRunner().invoke(main, ["why", "id", "--base-url", url])
-        assert result.exit_code == 6
+        assert result.exit_code == 2
         assert len(result.output.splitlines()) == 1
 
     @pytest.mark.parametrize("reply", [[], {"data": 5}, {"id": "a"}, "text", None])
-    def test_answer_of_another_program_is_one_line(self, monkeypatch: pytest.MonkeyPatch, reply: object) -> None:
-        async def fetch(*arguments: object) -> object:
-            return reply
-
-        monkeypatch.setattr(cli_why, "fetch_json", fetch)
-        for arguments in (["id"], ["--newest", "1"]):
-            result = CliRunner().invoke(main, ["why", *arguments])
-            assert (result.exit_code, len(result.output.splitlines())) == (6, 1)
+    @pytest.mark.parametrize("is_json", [(), ("--json",)])
+    @pytest.mark.parametrize("asked", [("id",), ("--newest", "1")])
+    def test_answer_of_another_program_is_one_line(
+        self, reply: object, is_json: tuple[str, ...], asked: tuple[str, ...]
+    ) -> None:
+        with scripted_api(v1_requests=reply, v1_requests_id=reply) as api:
+            result = CliRunner().invoke(main, ["why", *asked, *is_json, "--base-url", api.url])
+        assert (result.exit_code, len(result.output.splitlines())) == (6, 1)
 
     @pytest.mark.parametrize(
         ("arguments", "path"),
@@ -276,16 +276,16 @@ class TestCommand:
             (["--newest", "2"], "/v1/requests?limit=2&order=newest"),
         ],
     )
-    def test_answer_is_drawn(self, monkeypatch: pytest.MonkeyPatch, arguments: list[str], path: str) -> None:
-        asked: list[tuple[object, ...]] = []
+    def test_answer_is_drawn(self, arguments: list[str], path: str) -> None:
         told = explain(record(), OFFSET_S)
-
-        async def fetch(*arguments: object) -> object:
-            asked.append(arguments)
-            reply = told if "?" not in path else ExplanationList(data=[told])
-            return msgspec.json.decode(msgspec.json.encode(reply))
-
-        monkeypatch.setattr(cli_why, "fetch_json", fetch)
-        result = CliRunner().invoke(main, ["why", *arguments, "--base-url", "http://h:1/v1", "--api-key", "k"])
+        with scripted_api(v1_requests=ExplanationList(data=[told]), **{"v1_requests_a%2Fb": told}) as api:
+            server = ["--base-url", f"{api.url}/v1", "--api-key", "k"]
+            result = CliRunner().invoke(main, ["why", *arguments, *server])
         assert result.output == draw_timeline(told)
-        assert asked == [("http://h:1", path, "k")]
+        assert [(asked.path, asked.headers["authorization"]) for asked in api.asked] == [(path, "Bearer k")]
+
+    def test_json_is_what_the_server_answers(self) -> None:
+        told = msgspec.json.decode(msgspec.json.encode(explain(record(), OFFSET_S)))
+        with scripted_api(v1_requests_id=told) as api:
+            result = CliRunner().invoke(main, ["why", "id", "--json", "--base-url", api.url])
+        assert msgspec.json.decode(result.output) == told
