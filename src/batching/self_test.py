@@ -1,7 +1,7 @@
 """Proves on this machine that the engine says what plain transformers says: `python -m batching.self_test`.
 
-Reads a SelfTestOrder from standard input and writes a line for each SelfTestMessage. The reference is made first and let
-go, so that the two never hold the weights at once. Knows no terminal and no settings but the order's.
+Reads a SelfTestOrder from standard input and writes a line for each SelfTestMessage. The reference is made first and
+let go, so that the two never hold the weights at once. Knows no terminal and no settings but the order's.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ _COMMANDS = {
     "bench": ("service.bench.command:bench_command", "Measure a running server: throughput and latencies."),
     "why": ("service.cli_why:why_command", "Say why a request to a running server took as long as it did."),
     "models": ("service.cli_models:models_command", "List the models that a server with these options would offer."),
+    "doctor": ("service.cli_doctor:doctor_command", "Prove that a server with these options would work here."),
     "info": ("service.cli_info:info_command", "Show versions, device and the facts of a model."),
     "key": ("service.cli_key:key_command", "Make API keys."),
 }

@@ -122,9 +122,7 @@ class CacheRoom(msgspec.Struct, frozen=True, kw_only=True):
         return self.num_blocks * self.block_size
 
 
-def cache_room(
-    facts: ModelFacts, settings: EngineSettings, weight_bytes: int, left: DeviceMemory
-) -> CacheRoom | None:
+def cache_room(facts: ModelFacts, settings: EngineSettings, weight_bytes: int, left: DeviceMemory) -> CacheRoom | None:
     """Whole blocks within the size wanted, and no more than a full batch of full-length sequences can use.
 
     `left` is what is free once the weights are there. None where nobody knows what a token takes.

@@ -32,7 +32,9 @@ def failure_of(name: str, error: QuireError) -> Finding:
     return Finding(name=name, state="failed", summary=f"{summary}.", remedy=f"{remedy}.")
 
 
-def found(state: CheckState, summary: str, remedy: str | None = None, **evidence: bool | int | float | str | None) -> Finding:
+def found(
+    state: CheckState, summary: str, remedy: str | None = None, /, **evidence: bool | int | float | str | None
+) -> Finding:
     """A finding that `examine` gives its name."""
     numbers: Evidence = dict(evidence)
     return Finding(name="", state=state, summary=summary, remedy=remedy, evidence=numbers)

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from contracts.checkup import Checkup, CheckState, Finding
+from contracts.checkup import CheckState, Checkup, Finding
 
 MARKS: dict[CheckState, tuple[str, str]] = {
     "ok": ("ok", "green"),
@@ -48,22 +48,26 @@ def _lines(finding: Finding, *, is_detailed: bool) -> list[Text]:
     if finding.remedy is not None:
         lines.append(Text(f"-> {finding.remedy}", style=MARKS[finding.state][1]))
     if is_detailed and finding.evidence:
-        numbers = ", ".join(f"{name} {_shown(value)}" for name, value in finding.evidence.items())
+        numbers = ", ".join(f"{name} {_shown(name, value)}" for name, value in finding.evidence.items())
         lines.append(Text(numbers, style="dim"))
     return lines
 
 
-def _shown(value: bool | int | float | str | None) -> str:
+def _shown(name: str, value: bool | int | float | str | None) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "unknown"}[value]
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    is_amount = name.startswith("num_") or name.endswith(("_bytes", "_tokens"))
+    return f"{value:,}" if is_amount and isinstance(value, int) else str(value)
 
 
 def print_verdict(checkup: Checkup, console: Console) -> None:
     """The last line."""
     counts = Counter(finding.state for finding in checkup.findings)
     names: tuple[tuple[CheckState, str], ...] = (
-        ("failed", "failed"), ("warning", "with a warning"), ("skipped", "skipped"), ("ok", "ok")
+        ("failed", "failed"),
+        ("warning", "with a warning"),
+        ("skipped", "skipped"),
+        ("ok", "ok"),
     )
     told = ", ".join(f"{counts[state]} {words}" for state, words in names if counts[state])
     verdict = Text("All is well" if checkup.is_well else "Not well", style="green" if checkup.is_well else "bold red")

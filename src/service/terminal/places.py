@@ -113,12 +113,14 @@ def check_keys(settings: Settings, environ: Mapping[str, str]) -> Finding:
     num_keys = 0 if server.api_keys is None else len(read_variable(server.api_keys))
     if server.api_keys_file is None:
         if num_keys:
-            return found("ok", f"{num_keys} API keys from LLM_API_KEYS; the server listens on {server.host}.", num_keys=num_keys)
+            return found(
+                "ok", f"{num_keys} API keys from LLM_API_KEYS; the server listens on {server.host}.", num_keys=num_keys
+            )
         return found("ok", f"No API key; the server listens on {server.host}, which needs none.", num_keys=0)
     path = Path(server.api_keys_file)
     file = read_key_file(path)
     num_keys += len(file.entries)
-    numbers = {"num_keys": num_keys, "permissions": oct(file.permissions)}
+    numbers: dict[str, int | str] = {"num_keys": num_keys, "permissions": oct(file.permissions)}
     if file.is_open_to_others:
         summary = f"{path} can be read or written by other users (mode {file.permissions:04o})."
         return found("warning", summary, f"Run `chmod 600 {path}`.", **numbers)
