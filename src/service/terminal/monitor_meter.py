@@ -15,6 +15,8 @@ WINDOW_S = 5.0
 """Rates are over so much of the past."""
 MAX_HISTORY = 240
 MAX_CHANGES = 32
+OTHERS = "another key's"
+"""Stands for an id that this key may not see."""
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,15 +117,15 @@ class Meter:
 
 
 def _change(kind: Literal["in", "out"], row: LiveRow, tokens: int) -> Change:
-    return Change(kind=kind, request=row.request or "another key's", tokens=tokens, age_s=row.age_s)
+    return Change(kind=kind, request=row.request or OTHERS, tokens=tokens, age_s=row.age_s)
 
 
 def quantiles(requests: list[Explanation]) -> dict[str, Quantiles]:
-    """Of queue, first token and total time; nothing where no request has ended well."""
+    """Of queue, first token and the whole; nothing where no request has ended well."""
     ended = [request for request in requests if request.status == "completed"]
     values = {
         "queue": [request.queue_ms for request in ended],
-        "first token": [request.ttft_ms for request in ended if request.ttft_ms is not None],
+        "first": [request.ttft_ms for request in ended if request.ttft_ms is not None],
         "total": [request.total_ms for request in ended],
     }
     return {

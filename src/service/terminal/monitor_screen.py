@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.live import LiveView
-from service.terminal.monitor_meter import Meter, Quantiles
-from service.terminal.overview_table import format_seconds
+from service.terminal.monitor_meter import OTHERS, Meter, Quantiles
+from service.terminal.overview_table import format_seconds, shorten
 
 WIDE = 76
 """Columns from which on two things stand side by side."""
@@ -24,6 +24,9 @@ class Glyphs(msgspec.Struct, frozen=True):
     levels: str
 
 
+_SPARK = "t/s "
+_NARROW_REST = 14
+"""Columns of tokens and age, with their gaps."""
 UNICODE = Glyphs("█", "▒", "░", " ▁▂▃▄▅▆▇█")
 ASCII = Glyphs("#", "=", ".", " .:-=+*#@")
 
@@ -50,6 +53,8 @@ def draw_monitor(scene: Scene, width: int, height: int, *, is_unicode: bool = Tr
     if look is None:
         parts.append(Text("Waiting for a first look at the engine ...", style="dim"))
         return Group(*parts)
+    if scene.problem is not None:
+        parts.append(Text("As it was last seen:", style="dim"))
     parts += [
         *_rates(scene.meter, look, width, glyphs),
         _blocks(look, width, glyphs),
@@ -97,8 +102,8 @@ def _rates(meter: Meter, look: LiveView, width: int, glyphs: Glyphs) -> list[Ren
     shown = facts if width >= 44 else facts[:8]
     for start in range(0, len(shown), per_row):
         table.add_row(*(cell for pair in shown[start : start + per_row] for cell in pair))
-    spark = Text(_sparkline(list(meter.history), width - 2, glyphs), style="green", no_wrap=True)
-    return [table, spark]
+    line = _sparkline(list(meter.history), width - len(_SPARK) - 1, glyphs)
+    return [table, Text.assemble((_SPARK, "dim"), (line, "green"), no_wrap=True)]
 
 
 def _sparkline(values: list[float], width: int, glyphs: Glyphs) -> str:
@@ -115,11 +120,11 @@ def _blocks(look: LiveView, width: int, glyphs: Glyphs) -> Text:
     used, cached = look.num_blocks - look.num_free_blocks, look.num_cached_blocks
     told = f" {100 * used / total:.0f} %" + (f" of {look.num_blocks:,} blocks" if width >= 50 else "")
     told += f", {100 * cached / total:.0f} % cached" if width >= 60 else ""
-    room = max(6, width - len(told) - len("KV ") - 1)
+    room = max(6, width - len(told) - len("KV  ") - 1)
     num_used = min(room, -(-used * room // total))
     num_cached = min(room - num_used, -(-cached * room // total))
     return Text.assemble(
-        ("KV ", "dim"),
+        ("KV  ", "dim"),
         (glyphs.used * num_used, "cyan"),
         (glyphs.cached * num_cached, "blue"),
         (glyphs.empty * (room - num_used - num_cached), "dim"),
@@ -138,7 +143,7 @@ def _quantile_lines(quantiles: dict[str, Quantiles], width: int) -> list[Rendera
         )
         for name, one in quantiles.items()
     ]
-    if width < 110:
+    if width < 118:
         return list(lines)
     return [Text("   ").join(lines)]
 
@@ -148,18 +153,21 @@ def _batch(look: LiveView, width: int, room: int) -> list[RenderableType]:
         return [Text("Nothing runs, nothing waits.", style="dim")]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     is_wide = width >= WIDE
+    id_room = width if is_wide else width - _NARROW_REST
     table.add_column("REQUEST", no_wrap=True, overflow="ellipsis", min_width=8)
     for name in ("PHASE", "PROMPT", "NEW", "BLOCKS", "AGE") if is_wide else ("NEW", "AGE"):
         table.add_column(name, no_wrap=True, justify="left" if name == "PHASE" else "right")
     for row in look.running[: max(1, room - 1)]:
         new = f"{row.output_tokens}/{row.max_tokens}" if is_wide else str(row.output_tokens)
         more: tuple[str, ...] = (row.phase, str(row.prompt_tokens), new, str(row.num_blocks)) if is_wide else (new,)
-        table.add_row(row.request or "another key's", *more, format_seconds(row.age_s))
+        table.add_row(shorten(row.request or OTHERS, id_room), *more, format_seconds(row.age_s))
     for waiting in look.waiting[: max(0, room - 1 - len(look.running))]:
         more = (
             ("preempted" if waiting.is_preempted else "waits", str(waiting.prompt_tokens), "", "") if is_wide else ("",)
         )
-        table.add_row(Text(waiting.request or "another key's", style="yellow"), *more, format_seconds(waiting.age_s))
+        table.add_row(
+            Text(shorten(waiting.request or OTHERS, id_room), style="yellow"), *more, format_seconds(waiting.age_s)
+        )
     hidden = len(look.running) + look.num_waiting - table.row_count
     return [table, Text(f"and {hidden} more", style="dim")] if hidden > 0 else [table]
 
@@ -182,4 +190,4 @@ def _one(value: float | None, layout: str) -> str:
 
 
 def _ms(value: float) -> str:
-    return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+    return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"

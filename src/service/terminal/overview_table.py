@@ -17,6 +17,8 @@ from service.terminal.overview import why_now
 
 STYLES = {"running": "green", "queued": "yellow", "failed": "bold red", "cancelled": "dim", "completed": ""}
 NARROW, WIDE = 56, 100
+_NARROW_REST = 20
+"""Columns of state and age, with their gaps."""
 _Cell = Callable[[Explanation, float], str]
 
 
@@ -26,12 +28,10 @@ class _Column(msgspec.Struct, frozen=True, kw_only=True):
     min_width: int = 0
     """Of the terminal."""
     is_number: bool = False
-    is_cut: bool = False
-    """Takes what room is left, and is cut where that is too little."""
 
 
 _COLUMNS = (
-    _Column(name="ID", cell=lambda one, now_s: one.id, is_cut=True),
+    _Column(name="ID", cell=lambda one, now_s: one.id),
     _Column(name="MODEL", cell=lambda one, now_s: one.model, min_width=WIDE),
     _Column(name="STATE", cell=lambda one, now_s: one.status),
     _Column(name="POS", cell=lambda one, now_s: _number(one.queue_position), min_width=NARROW, is_number=True),
@@ -40,7 +40,7 @@ _COLUMNS = (
     _Column(name="NEW", cell=lambda one, now_s: str(one.completion_tokens), min_width=NARROW, is_number=True),
     _Column(name="TOOK", cell=lambda one, now_s: format_seconds(one.total_ms / 1000), min_width=WIDE, is_number=True),
     _Column(name="AGE", cell=lambda one, now_s: format_seconds(now_s - one.submitted), is_number=True),
-    _Column(name="WHY", cell=lambda one, now_s: why_now(one), min_width=72, is_cut=True),
+    _Column(name="WHY", cell=lambda one, now_s: why_now(one), min_width=72),
 )
 
 
@@ -84,11 +84,12 @@ def _draw_requests(requests: list[Explanation], now_s: float, width: int) -> Tab
             no_wrap=True,
             overflow="ellipsis",
             ratio=1 if column.name == "WHY" else None,
-            min_width=10 if column.is_cut else None,
-            max_width=24 if column.name == "ID" and width < WIDE else None,
+            min_width=10 if column.name == "WHY" else None,
         )
     for request in requests:
         style = STYLES[request.status]
+        if width < WIDE:
+            request = msgspec.structs.replace(request, id=shorten(request.id, min(24, width - _NARROW_REST)))
         table.add_row(
             *(Text(column.cell(request, now_s), style=style if column.name == "STATE" else "") for column in columns)
         )
@@ -100,6 +101,11 @@ def _table(*names: str) -> Table:
     for name in names:
         table.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if name == "MEMORY" else "left")
     return table
+
+
+def shorten(text: str, room: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= room else f"{text[: max(1, room - 1)]}…"
 
 
 def _number(number: int | None) -> str:
