@@ -7,6 +7,7 @@ Jaeger's address, the span is looked for there as well.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ SPAN_NAME = "quire doctor"
 EXPORT_TIMEOUT_S = 3.0
 JAEGER_WAIT_S = 4.0
 _LOGGER = "opentelemetry"
+_SYSTEM_ERROR = re.compile(r"\[Errno -?[0-9]+\] ([^\"')]+)")
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +101,7 @@ def send_span(settings: ServerSettings) -> Export:
     return Export(
         trace_id=f"{span.get_span_context().trace_id:032x}",
         is_taken=result is SpanExportResult.SUCCESS,
-        reason=complaints[-1] if complaints else "the exporter does not say why",
+        reason=_reason(complaints),
         took_s=round(time.monotonic() - started_s, 4),
     )
 
@@ -111,7 +113,7 @@ def _complaints() -> Iterator[list[str]]:
 
     class Keeper(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(" ".join(record.getMessage().split()).rstrip(".")[:300])
+            said.append(" ".join(record.getMessage().split())[:600].rstrip("."))
 
     logger, keeper = logging.getLogger(_LOGGER), Keeper(logging.WARNING)
     was_propagated, logger.propagate = logger.propagate, False
@@ -121,6 +123,14 @@ def _complaints() -> Iterator[list[str]]:
     finally:
         logger.removeHandler(keeper)
         logger.propagate = was_propagated
+
+
+def _reason(complaints: list[str]) -> str:
+    """The first complaint names the cause, those behind it the giving up."""
+    if not complaints:
+        return "the exporter does not say why"
+    cause = _SYSTEM_ERROR.search(complaints[0])
+    return cause[1].strip() if cause is not None else complaints[0]
 
 
 def _is_in_jaeger(url: str, trace_id: str) -> bool:
