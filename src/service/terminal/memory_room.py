@@ -53,11 +53,13 @@ def _judge(
     if room.num_tokens < room.model_len:
         return _too_small(room, settings)
     if need.total_bytes > memory.free_bytes:
-        fitting = max(0, memory.free_bytes - least)
+        fitting = memory.free_bytes - least
+        is_useful = fitting // room.block_bytes * room.block_size >= room.model_len
+        lower = f"--kv-cache-memory to {fitting // 2**20}MiB" if is_useful else "--max-model-len"
         return found(
             "failed" if memory.is_gpu else "warning",
             f"It {need.explain()}, but {free}.",
-            f"Lower --kv-cache-memory to {fitting // 2**20}MiB, or free memory.",
+            f"Lower {lower}, or free memory.",
         )
     num_full = room.num_tokens // room.model_len
     requests = f"{num_full} request{'' if num_full == 1 else 's'} of {room.model_len:,} tokens"
