@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from contracts.checkup import Finding
-from contracts.errors import ServerUnreachable
+from contracts.errors import QuireError
 from service.terminal import smoke_conversations, smoke_dialects, smoke_generation, smoke_operations
-from service.terminal.api_client import ConnectionLost, RequestRefused
 from service.terminal.examination import examine, found
 from service.terminal.smoke_session import NotTried, SmokeCheck, SmokeSession
 
@@ -46,9 +45,7 @@ def examine_check(check: SmokeCheck, session: SmokeSession) -> Finding:
             return check.run(session)
         except NotTried as error:
             return found("skipped", error.message)
-        except ConnectionLost as error:
-            return found("failed", error.message)
-        except (ServerUnreachable, RequestRefused) as error:
+        except QuireError as error:
             return found("failed", error.message)
         except (KeyError, IndexError, TypeError) as error:
             return found("failed", f"A reply lacks what it should have: {error!r}.")
