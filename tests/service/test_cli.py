@@ -37,7 +37,11 @@ def test_version_is_shown(runner: CliRunner) -> None:
 
 def test_help_lists_every_command(runner: CliRunner) -> None:
     output = runner.invoke(main, ["--help"]).output
-    assert [name for name in ("serve", "generate", "bench", "smoke", "ps", "monitor", "doctor", "info", "key") if f"  {name} " not in output] == []
+    assert [
+        name
+        for name in ("serve", "generate", "bench", "smoke", "ps", "monitor", "doctor", "info", "key")
+        if f"  {name} " not in output
+    ] == []
 
 
 @pytest.mark.parametrize(
