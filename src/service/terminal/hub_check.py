@@ -36,26 +36,24 @@ def _offline(model: str, *, is_here: bool) -> tuple[str, str | None]:
 
 
 def _ask_hub(model: str) -> str | None:
-    """Why the hub does not give the model; None where it does."""
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
+    """Why the hub does not give the model to this user; None where it does.
 
-    api = HfApi()
-    try:
-        api.model_info(model, timeout=TIMEOUT_S)
-    except GatedRepoError:
-        return f"{model} is gated: its licence must be accepted on the hub first."
-    except (RepositoryNotFoundError, HFValidationError):
-        return f"The hub at {api.endpoint} has no {model} that this user may see."
-    except OfflineModeIsEnabled:
+    Asked without the hub's own library, whose errors are those of one HTTP client or of another.
+    """
+    import httpx
+    from huggingface_hub import constants, get_token
+
+    if constants.is_offline_mode():
         return "The hub may not be asked (HF_HUB_OFFLINE)."
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        return f"The hub at {api.endpoint} cannot be reached: {' '.join(str(error).split())[:200]}."
-    return None
+    token = get_token()
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    url = f"{constants.ENDPOINT}/api/models/{model}/auth-check"
+    try:
+        status = httpx.get(url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True).status_code
+    except httpx.HTTPError as error:
+        return f"The hub at {constants.ENDPOINT} cannot be reached ({error or type(error).__name__})."
+    if status == 403:
+        return f"{model} is gated: its licence must be accepted on the hub first."
+    if status in (401, 404):
+        return f"The hub at {constants.ENDPOINT} has no {model} that this user may see."
+    return None if status == 200 else f"The hub at {constants.ENDPOINT} answers with status {status}."
