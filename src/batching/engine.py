@@ -50,6 +50,8 @@ class EngineCore(msgspec.Struct, kw_only=True):
     runner: Runner
     warm_up_step_s: float | None = None
     """The longest step before the first request; None: there was none."""
+    forward_name: str = ""
+    """The class of the forward pass that was chosen."""
 
 
 def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore:
@@ -67,7 +69,13 @@ def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> Eng
     on_progress("warming up", None)
     warm_up_step_s = warm_up(runner, pool, loaded.max_model_len)
     scheduler = Scheduler(scheduler_config(settings, info))
-    return EngineCore(info=info, scheduler=scheduler, runner=runner, warm_up_step_s=warm_up_step_s)
+    return EngineCore(
+        info=info,
+        scheduler=scheduler,
+        runner=runner,
+        warm_up_step_s=warm_up_step_s,
+        forward_name=type(forward).__name__,
+    )
 
 
 def allocate_cache(settings: EngineSettings, loaded: LoadedModel) -> KVCachePool:

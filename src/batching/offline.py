@@ -8,9 +8,9 @@ from types import TracebackType
 
 import structlog
 
-from batching.engine import build_engine, execute_isolated
+from batching.engine import build_engine, execute_isolated, snapshot
 from batching.model_loader import ProgressCallback, no_progress
-from contracts.engine import EngineInfo
+from contracts.engine import EngineInfo, EngineStats
 from contracts.generation import GenerationDelta, GenerationRequest
 from contracts.settings import EngineSettings
 
@@ -34,6 +34,16 @@ class OfflineEngine:
     @property
     def info(self) -> EngineInfo:
         return self._core.info
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counters since it was made."""
+        return snapshot(self._core.scheduler, is_alive=True, is_draining=False)
+
+    @property
+    def forward_name(self) -> str:
+        """The forward pass that was chosen for the model."""
+        return self._core.forward_name
 
     def generate(self, requests: list[GenerationRequest]) -> Iterator[GenerationDelta]:
         """Run all requests as one continuous batch and yield what each step brings.

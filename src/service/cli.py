@@ -21,8 +21,12 @@ _COMMANDS = {
     "compare": ("service.cli_compare:compare_command", "Ask a running server one question with several settings."),
     "generate": ("service.cli_generate:generate_command", "Generate text from prompts, without a server."),
     "bench": ("service.bench.command:bench_command", "Measure a running server: throughput and latencies."),
+    "smoke": ("service.cli_smoke:smoke_command", "Try every route of a running server."),
+    "ps": ("service.cli_ps:ps_command", "Show the models and requests of a running server."),
+    "monitor": ("service.cli_monitor:monitor_command", "Watch a running server at work."),
     "why": ("service.cli_why:why_command", "Say why a request to a running server took as long as it did."),
     "models": ("service.cli_models:models_command", "List the models that a server with these options would offer."),
+    "doctor": ("service.cli_doctor:doctor_command", "Prove that a server with these options would work here."),
     "info": ("service.cli_info:info_command", "Show versions, device and the facts of a model."),
     "key": ("service.cli_key:key_command", "Make API keys."),
 }

@@ -17,8 +17,12 @@ from contracts.errors import ModelNotUsable
 from contracts.settings import EMBEDDED_MODEL, Settings
 from contracts.sizes import format_bytes
 from contracts.version import VERSION
+from service.chat_template import read_template_source
 from service.cli_options import resolve_settings, verbose_option
+from service.model_catalog import read_catalog
 from service.model_check import check_model_exists
+from service.model_facts import facts_of, find_directory
+from service.model_memory import device_memory, estimate_memory
 
 PACKAGES = ("torch", "transformers", "numba", "litestar", "granian", "msgspec", "tokenizers", "safetensors")
 _FACTS = (
@@ -34,13 +38,18 @@ _FACTS = (
 
 @click.command("info")
 @click.argument("model", required=False)
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object instead of lines.")
 @verbose_option
-def info_command(model: str | None) -> None:
-    """Show versions, device, and the facts of MODEL: a local directory, hub name, or the built-in model."""
+def info_command(model: str | None, is_json: bool) -> None:
+    """Show versions, device, memory, and the facts of MODEL: a local directory, hub name, or the built-in model."""
     settings = resolve_settings({"model": model})
     check_model_exists(settings.engine)
+    rows = [*installed_facts(), *machine_facts(settings), *model_facts(settings), *serving_facts(settings)]
+    if is_json:
+        click.echo(msgspec.json.encode({name.lower().replace(" ", "_"): value for name, value in rows}))
+        return
     table = Table.grid(padding=(0, 2))
-    for name, value in [*installed_facts(), ("Device", _device(settings)), *model_facts(settings)]:
+    for name, value in rows:
         table.add_row(name, value)
     Console(highlight=False).print(table)
 
@@ -72,6 +81,38 @@ def model_facts(settings: Settings) -> list[tuple[str, str]]:
         *((name, str(value)) for name, keys in _FACTS if (value := _first(text_config, keys)) is not None),
         ("Weights", format_bytes(weight_bytes) if weight_bytes else "not on this machine"),
     ]
+
+
+def machine_facts(settings: Settings) -> list[tuple[str, str]]:
+    """Where a model would run, and what is free there."""
+    from batching.machine import num_cores
+
+    memory = device_memory(settings.engine)
+    place = "GPU" if memory.is_gpu else "machine"
+    return [
+        ("Device", _device(settings)),
+        ("CPU cores", str(num_cores())),
+        ("Free memory", f"{format_bytes(memory.free_bytes)} of the {place}"),
+    ]
+
+
+def serving_facts(settings: Settings) -> list[tuple[str, str]]:
+    """How the model would be served, as far as its files say; nothing where they are broken or not here."""
+    profile = read_catalog(settings).default
+    try:
+        facts, need = facts_of(profile), estimate_memory(profile, settings.engine, device_memory(settings.engine))
+        directory = find_directory(profile.model, is_embedded=profile.is_embedded)
+        has_template = directory is not None and read_template_source(directory) is not None
+    except ModelNotUsable as error:
+        return [("Problem", error.message)]
+    rows: list[tuple[str, str]] = []
+    if facts is not None:
+        rows.append(("Parameters", f"{facts.num_weights / 1e6:,.1f} million"))
+    if directory is not None:
+        rows.append(("Chat template", "its own" if has_template else "none: /v1/completions alone"))
+    if need is not None:
+        rows.append(("Memory", need.explain()))
+    return rows
 
 
 def find_config(model: str, *, is_offline: bool) -> Path:

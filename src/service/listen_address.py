@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from contracts.errors import AddressInUse, SettingsError
+from service.port_holder import find_port_holder
 
 _NUM_PORTS_TRIED = 100
 _WILDCARD_TO_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -56,7 +57,8 @@ def _bind_once(family: int, ip: str, port: int) -> int:
 def _refusal(error: OSError, family: int, ip: str, port: int) -> AddressInUse | SettingsError:
     if error.errno == errno.EADDRINUSE:
         free = _next_free_port(family, ip, port)
-        return AddressInUse(f"Port {port} on {ip} is in use by another process. Port {free} is free: --port {free}.")
+        holder = find_port_holder(port) or "another process"
+        return AddressInUse(f"Port {port} on {ip} is in use by {holder}. Port {free} is free: --port {free}.")
     if error.errno == errno.EACCES:
         return SettingsError(f"--port is {port}, which needs more rights than this user has. Take one above 1023.")
     return SettingsError(

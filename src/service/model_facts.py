@@ -73,7 +73,7 @@ def find_directory(model: str, *, is_embedded: bool = False) -> Path | None:
 def has_weights(directory: Path) -> bool:
     """Every file of the weights is there."""
     try:
-        return all((directory / name).is_file() for name in _weight_files(directory))
+        return all((directory / name).is_file() for name in weight_files(directory))
     except ModelNotUsable:
         return False
 
@@ -84,7 +84,7 @@ def read_facts(directory: Path) -> ModelFacts:
     nested = config.get("text_config")
     text_config: dict[str, Any] = nested if isinstance(nested, dict) else config
     tensors = {
-        name: tensor for file in _weight_files(directory) for name, tensor in _read_header(directory / file).items()
+        name: tensor for file in weight_files(directory) for name, tensor in _read_header(directory / file).items()
     }
     is_tied = bool(config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", False)))
     heads = {name for name in tensors if name.endswith(_HEADS)}
@@ -103,7 +103,7 @@ def read_facts(directory: Path) -> ModelFacts:
     )
 
 
-def _weight_files(directory: Path) -> list[str]:
+def weight_files(directory: Path) -> list[str]:
     """Names of the files that transformers would read; raises ModelNotUsable where there are none."""
     if (directory / "model.safetensors").is_file():
         return ["model.safetensors"]

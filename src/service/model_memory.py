@@ -107,19 +107,50 @@ def default_cache_bytes(weight_bytes: int, memory: DeviceMemory) -> int:
     return min(max(MIN_DEFAULT_CACHE_BYTES, weight_bytes), memory.free_bytes // 2)
 
 
-def _cache_bytes(facts: ModelFacts, settings: EngineSettings, weight_bytes: int, left: DeviceMemory) -> int:
-    """Whole blocks within the size wanted, and no more than a full batch of full-length sequences can use."""
-    if settings.kv_cache_memory is not None:
-        wanted = parse_bytes(settings.kv_cache_memory)
-    else:
-        wanted = default_cache_bytes(weight_bytes, left)
+class CacheRoom(msgspec.Struct, frozen=True, kw_only=True):
+    """The KV cache that an engine would make."""
+
+    num_blocks: int
+    block_bytes: int
+    block_size: int
+    """Tokens."""
+    model_len: int
+    """The longest request."""
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_blocks * self.block_size
+
+
+def cache_room(facts: ModelFacts, settings: EngineSettings, weight_bytes: int, left: DeviceMemory) -> CacheRoom | None:
+    """Whole blocks within the size wanted, and no more than a full batch of full-length sequences can use.
+
+    `left` is what is free once the weights are there. None where nobody knows what a token takes.
+    """
     if facts.num_kv_values is None:
-        return wanted
+        return None
     is_half = _item_bytes(settings.dtype, is_half=facts.is_half) == 2
     block_bytes = facts.num_kv_values * _item_bytes(settings.kv_cache_dtype, is_half=is_half) * settings.block_size
     model_len = settings.max_model_len or facts.window
     most_useful = settings.max_num_seqs * -(-model_len // settings.block_size)
-    return min(wanted // block_bytes, most_useful) * block_bytes
+    wanted = _wanted_bytes(settings, weight_bytes, left)
+    return CacheRoom(
+        num_blocks=min(wanted // block_bytes, most_useful),
+        block_bytes=block_bytes,
+        block_size=settings.block_size,
+        model_len=model_len,
+    )
+
+
+def _cache_bytes(facts: ModelFacts, settings: EngineSettings, weight_bytes: int, left: DeviceMemory) -> int:
+    room = cache_room(facts, settings, weight_bytes, left)
+    return _wanted_bytes(settings, weight_bytes, left) if room is None else room.num_blocks * room.block_bytes
+
+
+def _wanted_bytes(settings: EngineSettings, weight_bytes: int, left: DeviceMemory) -> int:
+    if settings.kv_cache_memory is not None:
+        return parse_bytes(settings.kv_cache_memory)
+    return default_cache_bytes(weight_bytes, left)
 
 
 def _item_bytes(dtype: str, *, is_half: bool) -> int:

@@ -95,18 +95,24 @@ def start_tracing(settings: ServerSettings) -> list[Any]:
     if message_content.is_wanted(settings):
         _log.warning("texts_are_traced", setting="trace_content")
     from opentelemetry import trace
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    instance = f"{os.uname().nodename}-{os.getpid()}"
-    resource = Resource.create(
-        {"service.name": service_name(), "service.version": VERSION, "service.instance.id": instance},
-    )
+    resource = new_resource()
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(_span_exporter(settings)))
+    provider.add_span_processor(BatchSpanProcessor(span_exporter(settings)))
     trace.set_tracer_provider(provider)
     return [provider, _start_metrics(settings, resource)] if settings.otlp_metrics else [provider]
+
+
+def new_resource() -> Any:
+    """Who sends the spans of this process."""
+    from opentelemetry.sdk.resources import Resource
+
+    instance = f"{os.uname().nodename}-{os.getpid()}"
+    return Resource.create(
+        {"service.name": service_name(), "service.version": VERSION, "service.instance.id": instance},
+    )
 
 
 def _start_metrics(settings: ServerSettings, resource: Any) -> Any:
@@ -121,14 +127,15 @@ def _start_metrics(settings: ServerSettings, resource: Any) -> Any:
     return provider
 
 
-def _span_exporter(settings: ServerSettings) -> Any:
+def span_exporter(settings: ServerSettings, timeout_s: float | None = None) -> Any:
+    """What sends spans to the collector; None: an export may take as long as the variables or the SDK say."""
     if protocol_of(settings) == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
-        return GrpcExporter(endpoint=settings.otlp_endpoint)
+        return GrpcExporter(endpoint=settings.otlp_endpoint, timeout=timeout_s)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint=_http_endpoint(settings, "traces"))
+    return OTLPSpanExporter(endpoint=_http_endpoint(settings, "traces"), timeout=timeout_s)
 
 
 def _metric_exporter(settings: ServerSettings) -> Any:

@@ -43,6 +43,14 @@ class RequestRefused(QuireError):
         self.code = code
 
 
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole reply, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class EventStream:
     """The events of one reply. Owner: the `with` of `ApiClient.stream`; leaving it ends the request at the server."""
 
@@ -67,14 +75,16 @@ class ApiClient:
     RequestRefused with the server's words for an error.
     """
 
-    def __init__(self, base_url: str = DEFAULT_URL, api_key: str | None = None) -> None:
+    def __init__(
+        self, base_url: str = DEFAULT_URL, api_key: str | None = None, read_timeout_s: float = READ_TIMEOUT_S
+    ) -> None:
         """`base_url` with or without the /v1 that OpenAI's clients put there. Raises SettingsError."""
         import httpx
 
         self.url = root_of(base_url)
         self._client = httpx.Client(
             headers=_headers(api_key),
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None),
             trust_env=not is_loopback(self.url),  # a proxy cannot reach this machine's own addresses
             verify=ssl.create_default_context(),  # follows SSL_CERT_FILE
@@ -110,6 +120,13 @@ class ApiClient:
         """GET what is no JSON, such as `/metrics`."""
         with self._open("GET", path, params=params) as response:
             return response.read().decode("utf-8", "replace")
+
+    def exchange(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Exchange:
+        """The reply as it is: nothing is refused and nothing decoded. A body that is msgspec.Raw is sent as it is."""
+        with self._open(method, path, body=body, headers=headers, is_checked=False) as response:
+            return Exchange(status=response.status_code, headers=response.headers, content=response.read())
 
     @contextmanager
     def stream(
@@ -149,8 +166,12 @@ class ApiClient:
         body: object = None,
         params: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
+        is_checked: bool = True,
     ) -> Iterator[httpx.Response]:
-        """The successful reply, its body still to be read; also what fails while the caller reads is translated."""
+        """The reply, a successful one unless told otherwise, its body still to be read.
+
+        Also what fails while the caller reads is translated.
+        """
         import httpx
 
         sent = {"content-type": "application/json", **(headers or {})} if body is not None else headers
@@ -159,7 +180,7 @@ class ApiClient:
         try:
             with self._client.stream(method, self.url + path, content=content, params=params, headers=sent) as response:
                 has_head = True
-                if not response.is_success:
+                if is_checked and not response.is_success:
                     raise refusal_of(response.read(), response.status_code, response.headers.get("retry-after"))
                 yield response
         except httpx.ConnectError as error:
