@@ -217,7 +217,10 @@ looks = st.builds(
     num_blocks=counts,
     num_free_blocks=counts,
     num_cached_blocks=counts,
-    counters=st.builds(LiveCounters, step_time_s=seconds, first_token_s=seconds, inter_token_s=seconds),
+    counters=st.builds(
+        LiveCounters,
+        **{name: seconds if name.endswith("_s") else counts for name in LiveCounters.__struct_fields__},
+    ),
     took_s=seconds,
 )
 STRATEGIES: dict[type, SearchStrategy[Message]] = {

@@ -21,6 +21,8 @@ from service.terminal.api_client import ApiClient
 
 WAIT_BEFORE_ASKING_S = 0.4
 ASK_EVERY_S = 0.6
+LEAVE_WITHIN_S = 0.5
+"""How long an answer waits for a question for its place that is under way; a server that hangs gets no more."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +156,7 @@ class QueueWatch:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._thread.join(LEAVE_WITHIN_S)
 
     def stop(self) -> None:
         """Ask no more; may be called again."""

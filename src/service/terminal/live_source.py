@@ -13,6 +13,7 @@ from contracts.live import LiveView
 from service.terminal.api_client import ApiClient, RequestRefused
 
 RETRY_S = 1.0
+CLOSE_S = 1.0
 FINAL_STATUSES = frozenset({400, 401, 403})
 """Refusals that waiting does not mend."""
 
@@ -32,14 +33,17 @@ class LiveSource:
         self._client = client
         self._path = "/v1/live" if model is None else f"/v1/live?model={quote(model, safe='')}"
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="quire-live", daemon=True)
 
     def start(self) -> None:
         """Begin to read."""
-        threading.Thread(target=self._read, name="quire-live", daemon=True).start()
+        self._thread.start()
 
     def close(self) -> None:
-        """Ask it to end."""
+        """Read no more; waits a moment for the thread, which may be using the client that is closed next."""
         self._closed.set()
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_S)
 
     def _read(self) -> None:
         while not self._closed.is_set():

@@ -18,7 +18,7 @@ from contracts.errors import QuireError, ServerUnreachable
 from contracts.explanation import ExplanationList
 from contracts.live import LiveView
 from service.terminal.api_client import ApiClient
-from service.terminal.live_source import LiveSource, Lost
+from service.terminal.live_source import CLOSE_S, LiveSource, Lost
 from service.terminal.monitor_meter import Meter, Quantiles, quantiles
 from service.terminal.monitor_screen import Scene, draw_monitor
 
@@ -35,14 +35,17 @@ class Latencies:
         self.quantiles: dict[str, Quantiles] = {}
         self._client = client
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="quire-latencies", daemon=True)
 
     def start(self) -> None:
         """Begin to ask."""
-        threading.Thread(target=self._ask, name="quire-latencies", daemon=True).start()
+        self._thread.start()
 
     def close(self) -> None:
         """Ask no more."""
         self._closed.set()
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_S)
 
     def refresh(self) -> None:
         """Ask once; a server that is away, or a key that may not see them, leaves what there was."""
