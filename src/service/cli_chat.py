@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,10 @@ from service.terminal.session import ChatSession, show_answer
 from service.terminal.session_commands import run_command, tell_loaded
 
 INTERRUPTED = 130
+
+
+class OutputFailed(QuireError):
+    """Standard output takes no more, because the disk is full or for another reason."""
 
 
 class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +160,10 @@ def answer_once(session: ChatSession, prompt: str, *, is_counted: bool) -> None:
         show_answer(session.client, session.console, session.question(), answer)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(INTERRUPTED) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever read has left; click ends without a word
+            raise
+        raise OutputFailed(f"The answer cannot be written: {error.strerror or error}.") from None
     if is_counted:
         click.echo(figures_line(answer, session.explain(answer)), err=True)
 

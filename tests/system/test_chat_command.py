@@ -268,6 +268,31 @@ def test_reader_that_leaves_ends_the_answer_quietly(server: QuireProcess, tmp_pa
     wait_for_status(server, "cancelled")
 
 
+def test_full_disk_is_one_line(server: QuireProcess, tmp_path: Path) -> None:
+    command = [sys.executable, *CLI, "chat", "hi", "--max-tokens", "5", "--base-url", server.address]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            env=client_environment(tmp_path),
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: The answer cannot be written: No space left on device.\n")
+
+
+def test_one_question_on_a_terminal_can_be_stopped(server: QuireProcess, tmp_path: Path) -> None:
+    with terminal_running(tmp_path, "chat", "hi", "--base-url", server.address) as terminal:
+        terminal.wait_for(LETTERS)
+        terminal.send(CTRL_C)
+        assert terminal.wait_until_left() == 130
+    assert "Traceback" not in terminal.text
+    wait_for_status(server, "cancelled")
+
+
 def test_settings_are_compared_at_the_same_time(server: QuireProcess, tmp_path: Path) -> None:
     arguments = ("--json", "--set", "max_tokens=4", "--set", "max_tokens=6", "--preset", "short-answer")
     done = run_piped(server, tmp_path, "compare", "hi", *arguments)
