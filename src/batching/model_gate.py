@@ -67,7 +67,10 @@ def usable_model_len(config: Any, wanted: int | None) -> int:
     if wanted is None:
         return limit
     if wanted > limit:
-        raise ModelNotUsable(f"--max-model-len {wanted} is above the {limit} tokens this model can be served with")
+        raise ModelNotUsable(
+            f"--max-model-len {wanted} is above the {limit} tokens this model can be served with: lower it, or leave "
+            "it out"
+        )
     return wanted
 
 

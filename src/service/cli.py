@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import traceback
 
 import click
 
@@ -73,12 +74,12 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; an error of ours becomes one line, or stays a traceback under `-v`."""
+        """Run the command; an error of ours becomes one line, under `-v` below its traceback."""
         try:
             return super().invoke(ctx)
         except QuireError as error:
             if ctx.meta.get(VERBOSE_KEY):
-                raise
+                traceback.print_exception(error)
             raise ReportedError(error) from error
 
 

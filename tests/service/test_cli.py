@@ -102,9 +102,11 @@ def test_missing_model_ends_with_one_line_and_code_3(runner: CliRunner) -> None:
     assert result.stderr.count("\n") == 1
 
 
-def test_verbose_shows_the_traceback(runner: CliRunner) -> None:
-    result = runner.invoke(main, ["-v", "serve", "./nowhere"])
-    assert type(result.exception).__name__ == "ModelNotUsable"
+def test_verbose_shows_the_traceback_above_the_same_line(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["-v", "serve", "--max-num-seqs", "0"])
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: --max-num-seqs is '0'")
 
 
 def test_port_in_use_ends_with_the_next_free_one_and_code_5(runner: CliRunner, model: Path, taken_port: int) -> None:
