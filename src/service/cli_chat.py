@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -158,14 +159,22 @@ def answer_once(session: ChatSession, prompt: str, *, is_counted: bool) -> None:
     session.dialogue.ask(prompt)
     try:
         show_answer(session.client, session.console, session.question(), answer)
+        session.console.file.flush()
     except KeyboardInterrupt:
         raise click.exceptions.Exit(INTERRUPTED) from None
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever read has left; click ends without a word
             raise
+        _give_up_output()
         raise OutputFailed(f"The answer cannot be written: {error.strerror or error}.") from None
     if is_counted:
         click.echo(figures_line(answer, session.explain(answer)), err=True)
+
+
+def _give_up_output() -> None:
+    """What is still in its buffer goes nowhere: the interpreter would fail to write it once more at its end."""
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def run_session(session: ChatSession, *, is_history_kept: bool) -> None:
