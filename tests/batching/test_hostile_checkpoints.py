@@ -158,7 +158,12 @@ def test_any_config_loads_or_is_refused_in_a_sentence(good: Path, tmp_path: Path
 
 @pytest.mark.parametrize(
     "names",
-    [("vocab_size",), ("num_hidden_layers",), ("vocab_size", "hidden_size"), tuple(LARGE)],
+    [
+        ("vocab_size",),
+        pytest.param(("num_hidden_layers",), marks=pytest.mark.slow),
+        ("vocab_size", "hidden_size"),
+        pytest.param(tuple(LARGE), marks=pytest.mark.slow),
+    ],
     ids="+".join,
 )
 def test_config_of_a_far_larger_model_is_refused_before_its_weights_are_made(

@@ -43,6 +43,7 @@ def test_bfloat16_log_probabilities_are_near_those_of_transformers(tiny_models: 
     assert logprobs == pytest.approx(plain_logprobs(reference, reference.prompts[6], token_ids), abs=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_bfloat16_generation_reaches_its_length(tiny_models: TinyModels, family: str) -> None:
     reference = tiny_models.reference(family)

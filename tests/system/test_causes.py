@@ -42,6 +42,7 @@ async def send_all(quire: QuireProcess, *requests: dict[str, Any]) -> None:
     await asyncio.gather(*tasks)
 
 
+@pytest.mark.slow
 async def test_full_batch_is_named(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--max-num-seqs", "1")
     await send_all(quire, {"request_id": "a"}, {"request_id": "b"})
@@ -80,12 +81,14 @@ async def test_exhausted_blocks_and_preemption_are_named(tmp_path: Path) -> None
             assert "Preempted by cmpl-" in ask_why(quire, "b")
 
 
+@pytest.mark.slow
 async def test_higher_priority_of_another_is_named(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--max-num-seqs", "1")
     await send_all(quire, {"request_id": "a"}, {"request_id": "b", "max_tokens": 2, "priority": 9}, {"request_id": "c"})
     assert "because its turn went to later requests of higher priority" in ask_why(quire, "b")
 
 
+@pytest.mark.slow
 async def test_fair_share_of_another_key_is_named(tmp_path: Path) -> None:
     heavy, light = "heavy-key-0123456789", "light-key-0123456789"
     with pytest.MonkeyPatch.context() as patch:
@@ -101,6 +104,7 @@ async def test_fair_share_of_another_key_is_named(tmp_path: Path) -> None:
     assert "because its turn went to other keys, which had had less than their share" in told
 
 
+@pytest.mark.slow
 async def test_records_survive_the_http_worker(paced: Callable[..., QuireProcess]) -> None:
     quire = paced()
     await send(quire, "a")

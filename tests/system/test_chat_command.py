@@ -300,6 +300,7 @@ def test_settings_are_compared_at_the_same_time(server: QuireProcess, tmp_path: 
     assert [(row["tokens"], row["finish_reason"]) for row in rows] == [(128, "length"), (4, "length"), (6, "length")]
 
 
+@pytest.mark.slow
 def test_session_outlives_its_server(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -151,6 +151,7 @@ async def test_slow_reader_blocks_nobody(slow: QuireProcess) -> None:
     await until_stats(slow.address, is_idle, within_s=60)
 
 
+@pytest.mark.slow
 async def test_lost_engine_is_an_error_and_the_server_goes_on(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--workers", "2")
     async with listening(quire, "lost") as reader:
@@ -163,6 +164,7 @@ async def test_lost_engine_is_an_error_and_the_server_goes_on(paced: Callable[..
     await until_ready(quire.address)
 
 
+@pytest.mark.slow
 async def test_killed_worker_forgets_its_clients(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--workers", "2")
     async with listening(quire, "orphan") as reader:
@@ -180,6 +182,7 @@ async def is_forgotten(quire: QuireProcess) -> bool:
         return False
 
 
+@pytest.mark.slow
 async def test_drain_ends_those_who_only_listen(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--workers", "2")
     async with listening(quire, "waiting") as reader:

@@ -100,7 +100,11 @@ def wait_until_gone(condition: Callable[[], object], within_s: float = GONE_WITH
 
 @pytest.mark.parametrize(
     ("server", "signum"),
-    [("one_worker", signal.SIGKILL), ("two_workers", signal.SIGKILL), ("two_workers", signal.SIGSTOP)],
+    [
+        pytest.param("one_worker", signal.SIGKILL, marks=pytest.mark.slow),
+        ("two_workers", signal.SIGKILL),
+        pytest.param("two_workers", signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
 )
 async def test_lost_engine_ends_every_request_soon_and_is_replaced(
     request: pytest.FixtureRequest, server: str, signum: signal.Signals

@@ -316,6 +316,7 @@ async def test_switch_under_32_streams_waits_for_each_of_them_and_evicts_the_old
         assert cards["three"] == "ready"
 
 
+@pytest.mark.slow
 def test_official_client_lists_retrieves_and_uses_models_with_slashes(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2", aliases=("org/name", "org/deep/name")) as quire:
         client = openai.OpenAI(base_url=f"{quire.address}/v1", api_key="unused", timeout=PATIENCE_S)
@@ -484,6 +485,7 @@ async def test_supervisor_that_is_killed_leaves_no_engine(tmp_path: Path, state:
 # ---- seeing and stopping
 
 
+@pytest.mark.slow
 async def test_records_reasons_and_metrics_name_the_model(shared: QuireProcess) -> None:
     address = shared.address
     assert wrong([await ask(address, "two"), await ask(address, "three")]) == []

@@ -50,7 +50,9 @@ async def check_lazy_readers(quire: QuireProcess, num_readers: int) -> None:
     assert (await stats_of(quire.address))["num_aborted"] == num_readers
 
 
-@pytest.mark.parametrize("num_readers", [20, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "num_readers", [pytest.param(20, marks=pytest.mark.slow), pytest.param(500, marks=pytest.mark.slow)]
+)
 async def test_readers_that_do_not_read_cost_themselves_only(
     paced: Callable[..., QuireProcess], num_readers: int
 ) -> None:

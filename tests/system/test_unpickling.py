@@ -26,7 +26,7 @@ def report_of(kind: str) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("kind", ["fake", "real"])
+@pytest.mark.parametrize("kind", ["fake", pytest.param("real", marks=pytest.mark.slow)])
 def test_nothing_of_ours_loads_code_from_data_while_a_chat_is_served(kind: str) -> None:
     report = report_of(kind)
     assert report["status"] == 200
