@@ -9,6 +9,9 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 
+YOUNG_OBJECTS = 5_000
+"""Made and not yet freed, from which on they are looked through."""
+
 
 def run_event_loop(main: Coroutine[object, object, None]) -> None:
     """Run to completion on uvloop where it is installed, else on asyncio's loop."""
@@ -33,6 +36,17 @@ def without_garbage_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def keep_collections_short(*, are_full_ones_wanted: bool = True) -> None:
+    """Look never again at what exists now, and less often at the rest.
+
+    A full collection of a worker's 80,000 objects stops its event loop for 17 to 35 ms, those of what requests leave
+    for less than one (2 cores, November 2026). Without full ones, for a process that lives for minutes, cycles that
+    grow old are kept.
+    """
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10 if are_full_ones_wanted else 1_000_000)
 
 
 def leave_now(status: int) -> None:

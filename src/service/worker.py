@@ -20,7 +20,7 @@ from contracts.frames import (
 )
 from service.app import build_app
 from service.control_channel import ControlChannel
-from service.event_loop import leave_now, run_event_loop
+from service.event_loop import keep_collections_short, leave_now, run_event_loop
 from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
 from service.logs import configure_logging
@@ -54,6 +54,7 @@ async def _serve(launch: LaunchWorker, channel: ControlChannel, exit_codes: list
     settings = launch.settings
 
     def announce() -> None:
+        keep_collections_short()
         channel.send(WorkerReady())
 
     def give_up(error: StartupError) -> None:

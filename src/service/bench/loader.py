@@ -15,6 +15,7 @@ import uvloop
 from service.bench.records import LoadedRound
 from service.bench.runner import Level, Share, run_share
 from service.bench.workload import Target, WorkloadSpec
+from service.event_loop import keep_collections_short
 
 START_LEAD_S = 0.3
 """Between handing out the shares and the common start, so that no process begins late."""
@@ -28,6 +29,11 @@ def run_share_blocking(share: Share) -> LoadedRound:
     return msgspec.structs.replace(loaded, cpu_s=time.process_time() - started_cpu_s)
 
 
+def prepare_process() -> None:
+    """Of a loader alone: a pause of its own would count as the server's."""
+    keep_collections_short(are_full_ones_wanted=False)
+
+
 class Loader:
     """One thread in this process, or `num_processes` processes with one thread each; a context manager."""
 
@@ -39,7 +45,7 @@ class Loader:
     def __enter__(self) -> Self:
         if self._num_processes > 1:
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self._num_processes, mp_context=context)
+            self._executor = ProcessPoolExecutor(self._num_processes, mp_context=context, initializer=prepare_process)
             list(self._executor.map(time.sleep, [START_LEAD_S] * self._num_processes))
         return self
 
