@@ -7,6 +7,7 @@ from typing import Any
 from contracts.presets import PRESETS
 from tests.page.page_steps import ask, change_requests, wait_until
 
+
 def test_preset_holds_over_a_reload_and_is_sent(page: Any) -> None:
     short = PRESETS["short-answer"]
     page.select_option("#preset", short.id)
@@ -24,6 +25,7 @@ def test_changed_field_makes_a_preset_ones_own(page: Any) -> None:
     page.keyboard.press("Control+Comma")
     page.fill("#field-temperature", "1.3")
     page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="detached")
     assert page.input_value("#preset") == "own"
     page.keyboard.press("Control+Comma")
     page.get_by_role("button", name="Deterministic").click()
@@ -46,6 +48,7 @@ def test_seed_makes_the_answer_the_same(page: Any) -> None:
     answers = []
     for _ in range(2):
         page.get_by_role("button", name="New chat").click()
+        page.locator(".message").first.wait_for(state="detached")
         answers.append(ask(page, "Tell me a joke."))
         page.wait_for_timeout(200)
     assert answers[0] == answers[1]
