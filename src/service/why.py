@@ -162,10 +162,8 @@ def _decode_phases(sample: SampleRecord, origin_s: float) -> Iterator[Phase]:
         "step_ms": _ms(share.step_s / share.num_steps),
         "prefill_tokens_of_others": share.num_prefill_tokens,
     }
-    away = [(wait.began_s, _end_of(wait, sample)) for wait in sample.waits if wait.began_s >= first_s]
-    away += [(chunk.began_s, chunk.ended_s) for chunk in sample.chunks if chunk.began_s >= first_s]
     begin_s: float | None = first_s
-    for away_s, back_s in sorted(away, key=lambda stay: stay[0]):
+    for away_s, back_s in _stays_away(sample, first_s):
         if begin_s is not None and away_s > begin_s:
             yield _phase("decode", sample, begin_s - origin_s, away_s - origin_s, details)
             details = {}
@@ -175,13 +173,26 @@ def _decode_phases(sample: SampleRecord, origin_s: float) -> Iterator[Phase]:
         yield _phase("decode", sample, begin_s - origin_s, None if end_s is None else end_s - origin_s, details)
 
 
+def _stays_away(sample: SampleRecord, first_s: float) -> list[tuple[float, float | None]]:
+    """Since the first token: each wait with the chunks that are computed again after it, between which none decodes."""
+    parts = [(wait.began_s, _end_of(wait, sample), True) for wait in sample.waits if wait.began_s >= first_s]
+    parts += [(chunk.began_s, chunk.ended_s, False) for chunk in sample.chunks if chunk.began_s >= first_s]
+    stays: list[tuple[float, float | None]] = []
+    for began_s, ended_s, is_wait in sorted(parts, key=lambda part: part[0]):
+        if is_wait or not stays:
+            stays.append((began_s, ended_s))
+        else:
+            stays[-1] = (stays[-1][0], ended_s)
+    return stays
+
+
 def sentences(record: RequestRecord, sample: SampleRecord) -> Iterator[str]:
     """What a person wants to hear, the whole first."""
     yield _summary(record, sample)
     if record.queue_position is not None:
         yield f"To be let into the batch before it: {record.queue_position}."
     for wait in sample.waits:
-        yield from _tell_wait(wait, sample)
+        yield from _tell_wait(wait, sample, record.request_id)
     if sample.num_waits > len(sample.waits):
         yield f"It waited {sample.num_waits} times in all."
     yield from _tell_prefill(sample)
@@ -202,12 +213,15 @@ def _summary(record: RequestRecord, sample: SampleRecord) -> str:
     )
 
 
-def _tell_wait(wait: Wait, sample: SampleRecord) -> Iterator[str]:
+def _tell_wait(wait: Wait, sample: SampleRecord, own_id: str) -> Iterator[str]:
     total_s = _seconds(wait, sample)
     if wait.preempted_by is not None:
+        # The youngest gives way, also where it is itself the one, or the sample of one, that misses a block.
+        by_another = f"by {wait.preempted_by}, which needed its blocks"
+        reason = "as no block was left for its own request" if wait.preempted_by == own_id else by_another
         yield (
-            f"Preempted by {wait.preempted_by}, which needed its blocks: {wait.num_lost_tokens} computed tokens were "
-            f"lost, and it waited {_told(_ms(total_s))} for its place."
+            f"Preempted {reason}: {wait.num_lost_tokens} computed tokens were lost, and it waited "
+            f"{_told(_ms(total_s))} for its place."
         )
     parts = [
         f"{_told(_ms(seconds))} {_CAUSE_WORDS[cause]}"

@@ -28,6 +28,7 @@ def settled(page: Any) -> str:
     """The last answer, once it is whole."""
     page.locator(".message.busy").wait_for(state="detached")
     page.locator(".message.assistant .figures").last.wait_for()
+    page.locator(".message.assistant").last.locator(".text > *").first.wait_for()  # drawn a frame later
     text: str = page.locator(".message.assistant .text").last.inner_text()
     return text
 

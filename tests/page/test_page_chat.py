@@ -33,7 +33,7 @@ def test_text_grows_while_it_comes(page: Any) -> None:
     wait_until(page, lambda: len(live.inner_text()) > 20)
     early = live.inner_text()
     wait_until(page, lambda: len(live.inner_text()) > len(early) + 50)
-    assert "tokens/s" in page.locator(".message.busy .status").inner_text()
+    wait_until(page, lambda: "tokens/s" in page.locator(".message.busy .status").inner_text())
     page.keyboard.press("Escape")
 
 

@@ -82,7 +82,7 @@ def test_menu_is_used_with_arrows_and_left_with_escape(page: Any, tmp_path: Path
     import_conversation(page, tmp_path, "With a menu", "a", "b")
     entry(page, "With a menu").get_by_role("button").focus()
     page.keyboard.press("Enter")
-    page.get_by_role("menu").wait_for()
+    page.locator("[role=menuitem]:focus").wait_for()
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.activeElement.innerText") == "Export"
     page.keyboard.press("Escape")

@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from contracts.presets import PRESETS
 from tests.page.page_steps import ask, change_requests, wait_until
-
-PRESETS = [
-    {"name": "balanced", "temperature": 0.7, "top_p": 0.95},
-    {"name": "deterministic", "temperature": 0.0, "seed": 7},
-    {"name": "short_answer", "temperature": 0.7, "max_tokens": 64},
-]
-
-
-def with_presets(page: Any) -> None:
-    body = json.dumps({"object": "list", "data": PRESETS})
-    page.route("**/v1/presets", lambda route: route.fulfill(status=200, content_type="application/json", body=body))
-    page.reload()
-    page.locator("#preset").wait_for()
 
 
 def test_preset_holds_over_a_reload_and_is_sent(page: Any) -> None:
-    with_presets(page)
-    page.select_option("#preset", "short_answer")
+    short = PRESETS["short-answer"]
+    page.select_option("#preset", short.id)
     page.reload()
     page.locator("#preset").wait_for()
-    assert page.input_value("#preset") == "short_answer"
+    assert page.input_value("#preset") == short.id
     sent = change_requests(page)
     ask(page, "Hello.")
-    assert (sent[0]["temperature"], sent[0]["max_tokens"]) == (0.7, 64)
+    assert (sent[0]["temperature"], sent[0]["max_tokens"]) == (short.temperature, short.max_tokens)
     assert "top_p" not in sent[0]
 
 
 def test_changed_field_makes_a_preset_ones_own(page: Any) -> None:
-    with_presets(page)
     page.select_option("#preset", "balanced")
     page.keyboard.press("Control+Comma")
-    page.fill("#field-temperature", "1.1")
+    page.fill("#field-temperature", "1.3")
     page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="detached")
     assert page.input_value("#preset") == "own"
     page.keyboard.press("Control+Comma")
     page.get_by_role("button", name="Deterministic").click()
-    assert (page.input_value("#field-temperature"), page.input_value("#field-seed")) == ("0", "7")
+    assert (page.input_value("#field-temperature"), page.input_value("#field-seed")) == ("0", "42")
 
 
 def test_server_without_presets_is_no_trouble(page: Any) -> None:
@@ -61,6 +48,7 @@ def test_seed_makes_the_answer_the_same(page: Any) -> None:
     answers = []
     for _ in range(2):
         page.get_by_role("button", name="New chat").click()
+        page.locator(".message").first.wait_for(state="detached")
         answers.append(ask(page, "Tell me a joke."))
         page.wait_for_timeout(200)
     assert answers[0] == answers[1]

@@ -111,6 +111,27 @@ def test_preemption_is_told_and_its_wait_is_no_decoding() -> None:
     assert told.sentences[-1].startswith("Decoding took 400 ms: 10 steps of 40 ms")
 
 
+def test_one_that_preempted_itself_is_not_told_of_another() -> None:
+    again = Wait(52.5, 53.1, {WaitCause.BLOCKS: 0.6}, 0, preempted_by="cmpl-1", num_lost_tokens=858)
+    told = explain(record(sample(waits=[Wait(50.0, 50.0, {}, 0), again], num_waits=2, num_preemptions=1)), OFFSET_S)
+    assert told.sentences[1] == (
+        "Preempted as no block was left for its own request: 858 computed tokens were lost, and it waited 600 ms for "
+        "its place."
+    )
+
+
+def test_nothing_decodes_between_the_chunks_that_are_computed_again() -> None:
+    waits = [
+        Wait(50.0, 52.0, {WaitCause.BLOCKS: 2.0}, 0),
+        Wait(52.5, 52.6, {WaitCause.BLOCKS: 0.1}, 0, preempted_by="cmpl-old"),
+        Wait(53.0, 53.05, {WaitCause.BLOCKS: 0.05}, 0, preempted_by="cmpl-old"),
+    ]
+    again = [Chunk(52.6, 52.7, 512, 4, 0), Chunk(52.701, 52.8, 346, 4, 0), Chunk(53.05, 53.1, 860, 4, 0)]
+    told = explain(record(sample(waits=waits, chunks=[*sample().chunks, *again], num_preemptions=2)), OFFSET_S)
+    decodes = [(phase.start_ms, phase.end_ms) for phase in told.phases if phase.name == "decode"]
+    assert decodes == [(2300.0, 2500.0), (2800.0, 3000.0), (3100.0, 3300.0)]
+
+
 def test_ids_of_other_keys_are_shown_to_whoever_may_see_all() -> None:
     holders = [BlockHolder("cmpl-foreign", 9, "bob"), BlockHolder("cmpl-own", 5, "alice")]
     waits = [

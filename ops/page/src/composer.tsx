@@ -118,11 +118,11 @@ function fit(area: HTMLTextAreaElement): void {
 function PresetPicker() {
   if (presets.value.length === 0) return <span />;
   const isOwn = activePreset.value === null && Object.keys(sampling.value).length > 0;
-  const value = activePreset.value?.name ?? (isOwn ? "own" : "");
-  const choose = (name: string) => {
-    const preset = presets.value.find((one) => one.name === name);
+  const value = activePreset.value?.id ?? (isOwn ? "own" : "");
+  const choose = (id: string) => {
+    const preset = presets.value.find((one) => one.id === id);
     if (preset) choosePreset(preset);
-    else if (name === "") sampling.value = {};
+    else if (id === "") sampling.value = {};
   };
   return (
     <label class="preset">
@@ -130,8 +130,8 @@ function PresetPicker() {
       <select id="preset" value={value} onChange={(event) => choose(event.currentTarget.value)}>
         <option value="">Model's defaults</option>
         {presets.value.map((preset) => (
-          <option key={preset.name} value={preset.name}>
-            {nameOfPreset(preset.name)}
+          <option key={preset.id} value={preset.id}>
+            {nameOfPreset(preset.id)}
           </option>
         ))}
         {isOwn && <option value="own">Your own settings</option>}
@@ -140,7 +140,7 @@ function PresetPicker() {
   );
 }
 
-export function nameOfPreset(name: string): string {
-  const words = name.replaceAll(/[_-]+/g, " ");
+export function nameOfPreset(id: string): string {
+  const words = id.replaceAll(/[_-]+/g, " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }

@@ -119,11 +119,11 @@ function Presets() {
       {presets.value.map((preset) => (
         <button
           type="button"
-          key={preset.name}
-          aria-pressed={activePreset.value?.name === preset.name}
+          key={preset.id}
+          aria-pressed={activePreset.value?.id === preset.id}
           onClick={() => choosePreset(preset)}
         >
-          {nameOfPreset(preset.name)}
+          {nameOfPreset(preset.id)}
         </button>
       ))}
     </div>

@@ -29,8 +29,7 @@ export interface Sampling {
 }
 
 export interface Preset extends Sampling {
-  name: string;
-  description?: string;
+  id: string;
 }
 
 export interface Conversation {
