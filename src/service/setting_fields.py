@@ -98,7 +98,7 @@ def _plain_type(kind: inspect.Type) -> inspect.Type:
 
 def _allowed(kind: inspect.Type, declared: object) -> str:
     if isinstance(kind, inspect.LiteralType):
-        return "one of " + ", ".join(str(value) for value in get_args(declared))
+        return "one of " + ", ".join(_values(declared))
     if isinstance(kind, inspect.BoolType):
         return "true or false"
     if not isinstance(kind, inspect.IntType | inspect.FloatType):
@@ -114,7 +114,14 @@ def _allowed(kind: inspect.Type, declared: object) -> str:
 
 def _metavar(kind: inspect.Type, declared: object) -> str:
     if isinstance(kind, inspect.LiteralType):
-        return "[" + "|".join(str(value) for value in get_args(declared)) + "]"
+        return "[" + "|".join(_values(declared)) + "]"
     if isinstance(kind, inspect.IntType):
         return "INTEGER"
     return "NUMBER" if isinstance(kind, inspect.FloatType) else "TEXT"
+
+
+def _values(declared: object) -> list[str]:
+    """What a Literal allows, or one beside None, in the order of declaration."""
+    parts = get_args(declared)
+    literal = next((get_args(part) for part in parts if get_args(part)), parts)
+    return [str(value) for value in literal]

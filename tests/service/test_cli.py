@@ -55,6 +55,12 @@ def test_serve_help_shows_flag_and_variable_of_every_setting(runner: CliRunner, 
     assert f"[{field.variable}" in output
 
 
+def test_choice_that_may_be_left_out_is_shown_as_its_values(runner: CliRunner) -> None:
+    assert "--otlp-protocol [http/protobuf|grpc]" in runner.invoke(main, ["serve", "--help"]).output
+    refused = runner.invoke(main, ["serve", "--otlp-protocol", "xx"])
+    assert refused.stderr == "Error: --otlp-protocol is 'xx', but needs one of http/protobuf, grpc.\n"
+
+
 def test_secret_has_a_variable_and_no_flag(runner: CliRunner) -> None:
     output = runner.invoke(main, ["serve", "--help"]).output
     assert "LLM_API_KEYS:" in output

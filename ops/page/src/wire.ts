@@ -138,7 +138,6 @@ export interface LiveRow {
   output_tokens: number;
   max_tokens: number;
   num_blocks: number;
-  num_step_tokens: number;
   num_preemptions: number;
   age_s: number;
 }
