@@ -20,7 +20,8 @@ GIL_SWITCH_S = 0.0005
 
 
 def share_interpreter() -> None:
-    """Let the engine's two threads, event loop and runner, have their turns soon while the other is busy."""
+    """Let a process's threads have their turns soon while another is busy: in an engine the event loop and the runner,
+    in a worker the event loop and those that tokenise."""
     sys.setswitchinterval(GIL_SWITCH_S)
 
 

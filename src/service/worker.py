@@ -20,6 +20,7 @@ from contracts.frames import (
 )
 from service.app import build_app
 from service.control_channel import ControlChannel
+from service.cpu_threads import share_interpreter
 from service.event_loop import keep_collections_short, leave_now, run_event_loop
 from service.granian_server import GranianServer
 from service.listen_address import ListenAddress
@@ -46,6 +47,7 @@ def main(arguments: list[str]) -> None:
             channel.send(Failed(ErrorReport.of(error)))
             exit_codes.append(error.exit_code)
 
+    share_interpreter()
     run_event_loop(serve())
     leave_now(exit_codes[-1])
 
