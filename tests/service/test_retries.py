@@ -38,7 +38,7 @@ class CrowdedEngine(FakeEngine):
 
 @pytest.fixture
 def engine(engine: FakeEngine) -> CrowdedEngine:
-    return CrowdedEngine(engine.info.model_path, say("Hello."), interval_s=0.02)  # type: ignore[arg-type]
+    return CrowdedEngine(engine.info.model_path, say("Hello."), interval_s=0.005)  # type: ignore[arg-type]
 
 
 @pytest.fixture
