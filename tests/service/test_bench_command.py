@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from ops.bench.fake_server import FakeServer
 from service.bench.command import bench_command, hide_key
 from service.bench.metrics import Slo
-from service.bench.options import parse_counts, parse_range, parse_rates, parse_slo
+from service.bench.options import parse_counts, parse_range, parse_rates, parse_slo, parse_url
 from service.bench.records import LoadedRound, RequestRecord
 from service.bench.report import HEADINGS, build_table, list_notes
 from service.bench.runner import Level
@@ -204,3 +204,21 @@ def test_open_loop_over_two_processes_runs_every_request(tmp_path: Path, base_ur
     assert result.exit_code == 0, result.output
     summary = msgspec.json.decode(report.read_bytes())["results"][0]["summary"]
     assert (summary["num_requests"], summary["num_failed"]) == (40, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://a:1", "http://a:1/v1"),
+        ("http://a:1/", "http://a:1/v1"),
+        ("http://a:1/v1/", "http://a:1/v1"),
+        ("https://a/deep/v1", "https://a/deep/v1"),
+    ],
+)
+def test_base_url_without_a_path_means_v1(text: str, url: str) -> None:
+    assert parse_url(text) == url
+
+
+def test_base_url_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="is not http://HOST:PORT/PATH"):
+        parse_url("127.0.0.1:8000")

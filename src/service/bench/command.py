@@ -20,7 +20,7 @@ from service.bench.client import fetch_first_model
 from service.bench.connection import ExchangeFailed
 from service.bench.loader import Loader
 from service.bench.metrics import Slo
-from service.bench.options import parse_counts, parse_range, parse_rates, parse_slo
+from service.bench.options import parse_counts, parse_range, parse_rates, parse_slo, parse_url
 from service.bench.report import BenchReport, describe_targets, open_console, print_results
 from service.bench.runner import Level
 from service.bench.session import LevelResult, Session, run_session
@@ -57,10 +57,10 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     json: Path | None
 
 
-def _read_as(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+def _read_as(parse: Callable[[Any], Any]) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """A click callback that turns a ValueError into a usage error."""
 
-    def callback(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
         try:
             return None if value is None else parse(value)
         except ValueError as error:
@@ -73,7 +73,14 @@ POSITIVE = click.IntRange(min=1)
 
 
 @click.command("bench")
-@click.option("--base-url", default="http://127.0.0.1:8000/v1", show_default=True, help="Server to load.")
+@click.option(
+    "--base-url",
+    envvar="OPENAI_BASE_URL",
+    default="http://127.0.0.1:8000/v1",
+    show_default=True,
+    callback=_read_as(parse_url),
+    help="Server to load.",
+)
 @click.option("--model", help="Model to ask for; default: the first that the server lists.")
 @click.option("--api-key", envvar="OPENAI_API_KEY", help="Bearer key.")
 @click.option("--endpoint", type=click.Choice(["completions", "chat"]), default="completions", show_default=True)
@@ -102,7 +109,13 @@ POSITIVE = click.IntRange(min=1)
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--slo", callback=_read_as(parse_slo), help="Limits in ms for goodput: ttft=500,itl=50,tpot=40,e2e=9000.")
-@click.option("--compare", multiple=True, metavar="URL", help="Other base URL, loaded in alternating rounds.")
+@click.option(
+    "--compare",
+    multiple=True,
+    metavar="URL",
+    callback=_read_as(lambda urls: tuple(map(parse_url, urls))),
+    help="Other base URL, loaded in alternating rounds.",
+)
 @click.option("--compare-model", help="Model there; default: the first listed.")
 @click.option("--compare-prompt-kind", type=click.Choice(["ids", "text"]), help="Prompts there; default: the same.")
 @click.option("--compare-ignore-eos/--compare-no-ignore-eos", default=True, help="The same field there.")

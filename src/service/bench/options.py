@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from service.bench.connection import parse_base_url
 from service.bench.metrics import Slo
 from service.bench.workload import LengthRange
+
+
+def parse_url(text: str) -> str:
+    """A base URL; one without a path gets the /v1 of OpenAI's API. Raises ValueError."""
+    address = parse_base_url(text.strip())
+    return text.strip().rstrip("/") if address.path else f"{text.strip().rstrip('/')}/v1"
 
 
 def parse_range(text: str) -> LengthRange:
