@@ -14,12 +14,16 @@ from contracts.errors import EngineError, InvalidRequest, SettingsError
 from contracts.generation import FinishReason, GenerationDelta
 from contracts.openai.chat import ChatCompletionRequest
 from contracts.openai.completions import CompletionRequest
+from contracts.presets import PRESETS
 from contracts.settings import ServerSettings, Settings
 from service.cli_options import resolve_settings, setting_options, verbose_option
 from service.cpu_threads import limit_spinning
 from service.detokenizer import SampleText, sample_texts
 from service.model_check import check_model_exists
 from service.translate import Limits, ServedModel, TextRequest, translate_chat, translate_completion
+
+SYSTEM_OF_A_CHAT = "--system is for a chat; a raw prompt is continued as it is."
+_SAMPLING = ("preset", "max_tokens", "temperature", "top_k", "top_p", "min_p")
 
 
 class GeneratedText(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,15 +41,22 @@ class PromptOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     is_chat: bool | None
     """None: as a chat where the model has a template, else raw."""
-    max_tokens: int | None
-    temperature: float | None
+    system: str | None
+    """Before each prompt of a chat."""
+    sampling: dict[str, object]
+    """Fields of a request, by name; what is missing is left to the preset and the model."""
 
 
 @click.command("generate")
 @click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
 @click.option("--model", help="Embedded model, local directory or hub name.  [LLM_MODEL, default quire-pico]")
+@click.option("--system", metavar="TEXT", help="System prompt of a chat.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Named settings, as in the API.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens per answer; default: what fits (raw: 16).")
 @click.option("--temperature", type=float, help="0 is greedy; default 1.")
+@click.option("--top-k", type=int, help="Choose among the k most probable tokens; 0: all.")
+@click.option("--top-p", type=float, help="Choose among the fewest tokens of this probability.")
+@click.option("--min-p", type=float, help="Leave out what is this much less probable than the best.")
 @click.option(
     "--chat/--raw", "is_chat", default=None, help="Ask through the chat template, or continue the text as is."
 )
@@ -54,17 +65,19 @@ class PromptOptions(msgspec.Struct, frozen=True, kw_only=True):
 @verbose_option
 def generate_command(
     prompts: tuple[str, ...],
-    max_tokens: int | None,
-    temperature: float | None,
+    system: str | None,
     is_chat: bool | None,
     is_json: bool,
     **flags: object,
 ) -> None:
     """Answer every PROMPT and print the text; one prompt is printed as it is generated, `-` reads standard input."""
+    if system is not None and is_chat is False:
+        raise SettingsError(SYSTEM_OF_A_CHAT)
+    sampling = {name: value for name in _SAMPLING if (value := flags.pop(name)) is not None}
     settings = resolve_settings(flags)
     check_model_exists(settings.engine)
     texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
-    options = PromptOptions(is_chat=is_chat, max_tokens=max_tokens, temperature=temperature)
+    options = PromptOptions(is_chat=is_chat, system=system, sampling=sampling)
     _generate(settings, texts, options, is_json=is_json)
 
 
@@ -101,18 +114,20 @@ def translate_prompts(
     is_chat = model.template is not None if options.is_chat is None else options.is_chat
     if is_chat and model.template is None:
         raise InvalidRequest(f"The model '{model.names[0]}' has no chat template. Use --raw.")
+    if options.system is not None and not is_chat:
+        raise SettingsError(SYSTEM_OF_A_CHAT)
     limits = Limits(default_seed=default_seed)
-    common = {"max_tokens": options.max_tokens, "temperature": options.temperature}
+    before = [] if options.system is None else [{"role": "system", "content": options.system}]
     requests: list[TextRequest] = []
     for prompt in prompts:
         request_id = f"gen-{secrets.token_hex(8)}"
         try:
             if is_chat:
-                body = {"messages": [{"role": "user", "content": prompt}], **common}
+                body = {"messages": [*before, {"role": "user", "content": prompt}], **options.sampling}
                 chat = msgspec.convert(body, ChatCompletionRequest)
                 requests.append(translate_chat(chat, model, request_id, limits))
             else:
-                completion = msgspec.convert({"prompt": prompt, **common}, CompletionRequest)
+                completion = msgspec.convert({"prompt": prompt, **options.sampling}, CompletionRequest)
                 requests += translate_completion(completion, model, request_id, limits)
         except msgspec.ValidationError as error:
             raise SettingsError(f"A prompt or option cannot be used: {error}.") from error
