@@ -5,7 +5,7 @@ The flag of `max_num_seqs` is `--max-num-seqs`, its variable `LLM_MAX_NUM_SEQS`;
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -33,6 +33,13 @@ class _Group(msgspec.Struct, frozen=True, kw_only=True):
         hints = get_type_hints(type(self), include_extras=True)
         values = [(name, getattr(self, name)) for name in self.__struct_fields__]
         return [(name, "***" if value is not None and _is_secret(hints[name]) else value) for name, value in values]
+
+    def without_secrets(self) -> Self:
+        """The same for a process that has no use of them."""
+        hints = get_type_hints(type(self), include_extras=True)
+        return msgspec.structs.replace(
+            self, **{name: None for name in self.__struct_fields__ if _is_secret(hints[name])}
+        )
 
 
 def _is_secret(annotation: object) -> bool:

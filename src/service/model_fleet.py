@@ -216,7 +216,7 @@ class ModelFleet:
         alias = berth.profile.alias
         socket_path = str(self._directory / socket_name(self._num_engines))
         engine = berth.profile.engine_settings(self._settings.engine)
-        settings = msgspec.structs.replace(self._settings, engine=engine)
+        settings = Settings(engine=engine, server=self._settings.server.without_secrets())
         berth.ready = asyncio.get_running_loop().create_future()
         berth.num_requests = 0
         self._put(
