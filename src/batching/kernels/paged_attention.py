@@ -27,6 +27,7 @@ from batching.attention.reference import AttentionVariant
 from batching.kernels.paged_attention_config import (
     MAX_SHORT_QUERIES,
     REDUCE_SPLITS,
+    SPLIT_TOKENS,
     LaunchConfig,
     LaunchShape,
     launch_config,
@@ -38,7 +39,7 @@ LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _find_sequence(query_starts: Any, num_seqs: Any, tile: Any, block_q: tl.constexpr) -> Any:
+def _find_sequence(query_starts: tl.tensor, num_seqs: tl.tensor, tile: tl.tensor, block_q: tl.constexpr) -> tl.tensor:
     """The sequence of a tile: sequence i begins with tile query_starts[i] // block_q + i, which leaves it enough."""
     low = 0
     high = num_seqs
@@ -52,7 +53,13 @@ def _find_sequence(query_starts: Any, num_seqs: Any, tile: Any, block_q: tl.cons
 
 
 @triton.jit
-def _splits_of(context_len: Any, query_len: Any, window: Any, split_len: tl.constexpr, has_window: tl.constexpr) -> Any:
+def _splits_of(
+    context_len: tl.tensor,
+    query_len: tl.tensor,
+    window: tl.tensor,
+    split_len: tl.constexpr,
+    has_window: tl.constexpr,
+) -> tuple[tl.tensor, ...]:
     """(first split, number of splits, at least 1) that the queries of a sequence look at."""
     first = 0
     if has_window:
@@ -62,8 +69,15 @@ def _splits_of(context_len: Any, query_len: Any, window: Any, split_len: tl.cons
 
 @triton.jit
 def _finish(
-    mixed: Any, row_max: Any, row_sum: Any, sinks: Any, head: Any, is_row: Any, v_scale: Any, has_sinks: tl.constexpr
-) -> Any:
+    mixed: tl.tensor,
+    row_max: tl.tensor,
+    row_sum: tl.tensor,
+    sinks: tl.tensor,
+    head: tl.tensor,
+    is_row: tl.tensor,
+    v_scale: tl.tensor,
+    has_sinks: tl.constexpr,
+) -> tl.tensor:
     """The attention of finished sums: mixed / row_sum, with the sink's share; zeros where a row saw no key."""
     if has_sinks:
         sink = tl.load(sinks + head, mask=is_row, other=0.0).to(tl.float32) * LOG2E
@@ -78,17 +92,17 @@ def _finish(
 
 @triton.jit
 def _attend_keys(
-    queries: Any,
-    position: Any,
-    k_cache: Any,
-    v_cache: Any,
-    table: Any,
-    kv_head: Any,
-    begin: Any,
-    end: Any,
-    score_scale: Any,
-    window: Any,
-    softcap: Any,
+    queries: tl.tensor,
+    position: tl.tensor,
+    k_cache: tl.tensor,
+    v_cache: tl.tensor,
+    table: tl.tensor,
+    kv_head: tl.tensor,
+    begin: tl.tensor,
+    end: tl.tensor,
+    score_scale: tl.tensor,
+    window: tl.tensor,
+    softcap: tl.tensor,
     num_kv_heads: tl.constexpr,
     block_size: tl.constexpr,
     k_dim: tl.constexpr,
@@ -100,7 +114,7 @@ def _attend_keys(
     has_window: tl.constexpr,
     has_softcap: tl.constexpr,
     compute: tl.constexpr,
-) -> Any:
+) -> tuple[tl.tensor, ...]:
     """The queries over the keys from `begin` to `end`: (mixed values, maximum of scores * log2(e), sum of weights).
 
     queries `[block_m, block_k]` at `position [block_m]`; the sums are float32 and relative to the maximum, which is
@@ -148,29 +162,29 @@ def _attend_keys(
     return mixed, row_max, row_sum
 
 
-@triton.jit(do_not_specialize=["num_seqs", "tiles_per_seq", "window"])
+@triton.jit(do_not_specialize=["table_stride", "num_seqs", "tiles_per_seq", "window"])
 def _attend(
-    out: Any,
-    part_mixed: Any,
-    part_max: Any,
-    part_sum: Any,
-    q: Any,
-    k_cache: Any,
-    v_cache: Any,
-    tables: Any,
-    query_starts: Any,
-    context_lens: Any,
-    part_starts: Any,
-    sinks: Any,
-    q_token_stride: Any,
-    q_head_stride: Any,
-    table_stride: Any,
-    num_seqs: Any,
-    tiles_per_seq: Any,
-    score_scale: Any,
-    v_scale: Any,
-    window: Any,
-    softcap: Any,
+    out: tl.tensor,
+    part_mixed: tl.tensor,
+    part_max: tl.tensor,
+    part_sum: tl.tensor,
+    q: tl.tensor,
+    k_cache: tl.tensor,
+    v_cache: tl.tensor,
+    tables: tl.tensor,
+    query_starts: tl.tensor,
+    context_lens: tl.tensor,
+    part_starts: tl.tensor,
+    sinks: tl.tensor,
+    q_token_stride: tl.tensor,
+    q_head_stride: tl.tensor,
+    table_stride: tl.tensor,
+    num_seqs: tl.tensor,
+    tiles_per_seq: tl.tensor,
+    score_scale: tl.tensor,
+    v_scale: tl.tensor,
+    window: tl.tensor,
+    softcap: tl.tensor,
     num_kv_heads: tl.constexpr,
     group: tl.constexpr,
     block_size: tl.constexpr,
@@ -263,16 +277,16 @@ def _attend(
 
 @triton.jit(do_not_specialize=["window"])
 def _reduce(
-    out: Any,
-    part_mixed: Any,
-    part_max: Any,
-    part_sum: Any,
-    query_starts: Any,
-    context_lens: Any,
-    part_starts: Any,
-    sinks: Any,
-    v_scale: Any,
-    window: Any,
+    out: tl.tensor,
+    part_mixed: tl.tensor,
+    part_max: tl.tensor,
+    part_sum: tl.tensor,
+    query_starts: tl.tensor,
+    context_lens: tl.tensor,
+    part_starts: tl.tensor,
+    sinks: tl.tensor,
+    v_scale: tl.tensor,
+    window: tl.tensor,
     num_heads: tl.constexpr,
     v_dim: tl.constexpr,
     block_v: tl.constexpr,
@@ -286,7 +300,7 @@ def _reduce(
     seq = tl.program_id(0)
     first_row = tl.load(query_starts + seq)
     query_len = tl.load(query_starts + seq + 1) - first_row
-    first_split, num_splits = _splits_of(tl.load(context_lens + seq), query_len, window, split_len, has_window)
+    _, num_splits = _splits_of(tl.load(context_lens + seq), query_len, window, split_len, has_window)
     if (query_len > max_short_queries) | (num_splits == 1):
         return
     head = tl.program_id(1) + tl.arange(0, 1)
@@ -334,9 +348,9 @@ class PagedBatch(msgspec.Struct, frozen=True, kw_only=True):
     tables: torch.Tensor
     """`[sequences, max_blocks]`: the blocks of each sequence; entries behind its context are not read."""
     part_starts: torch.Tensor
-    """`[sequences]`: where the parts of a short sequence begin; one part for each of its query tokens and splits."""
+    """`[sequences]`: where the parts of a short sequence begin, counted as in num_parts_of."""
     num_parts: int
-    """Parts of all sequences together: room for them is made on the device."""
+    """Parts of all sequences together; each takes 4 * q_heads * (v_dim + 2) bytes on the device."""
     max_context_len: int
     """No context is longer."""
     max_short_queries: int
@@ -352,7 +366,7 @@ def attend_paged(
     batch: PagedBatch,
     variant: AttentionVariant,
     *,
-    split_len: int,
+    split_len: int = SPLIT_TOKENS,
     out: torch.Tensor | None = None,
     k_scale: float = 1.0,
     v_scale: float = 1.0,
@@ -361,8 +375,8 @@ def attend_paged(
 
     k_cache, v_cache `[num_blocks, kv_heads, block_size, dim]`, contiguous, of the type of q or of a narrower one
     (float8_e4m3fn needs compute capability 8.9); k_scale and v_scale multiply what they hold. split_len, in tokens,
-    is a property of the model (see split_tokens), as the last bits depend on it. `out` may be given, contiguous.
-    Raises ValueError for a shape that the kernels cannot take. Nothing waits for the device.
+    is a multiple of 128 that must not change from step to step, as the last bits depend on it. `out` may be given,
+    contiguous. Raises ValueError for shapes that the kernels cannot take. Nothing waits for the device.
     """
     _check(q, k_cache, v_cache, split_len)
     if out is None:

@@ -7,13 +7,16 @@ numbers is measured yet; what a measurement finds goes into MEASURED and is then
 from __future__ import annotations
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int32]
 
 MAX_SHORT_QUERIES = 16
 """A sequence with at most so many query tokens (decoding, verifying drafts) has its context split among programs;
 one with more (a prefill chunk) has enough tiles without that. Only a sequence's own length decides."""
-MIN_SPLIT_TOKENS = 512
-MAX_SPLITS = 64
-"""Splits of the longest context: beyond MAX_SPLITS * MIN_SPLIT_TOKENS tokens the splits grow."""
+SPLIT_TOKENS = 512
+"""Tokens of a split: the same for all contexts, models and steps, so that no batch changes the order of a sum."""
 TARGET_PROGRAMS = 1024
 """Programs of a launch that fill a large GPU (132 processors of an H200, several programs on each)."""
 REDUCE_SPLITS = 16
@@ -78,11 +81,16 @@ def launch_config(shape: LaunchShape) -> LaunchConfig:
     return LaunchConfig(block_m, row.block_n, row.num_warps, row.num_stages)
 
 
-def split_tokens(max_context_len: int) -> int:
-    """Tokens of a split for a model of this window: the same in every step, so that no batch changes a sum's order."""
-    return max(MIN_SPLIT_TOKENS, padded(-(-max_context_len // MAX_SPLITS)))
-
-
 def num_split_programs(num_tiles: int, num_splits: int) -> int:
     """Programs among which the splits of one tile are shared out: results do not depend on it, only the time does."""
     return max(1, min(num_splits, -(-TARGET_PROGRAMS // max(1, num_tiles))))
+
+
+def num_parts_of(query_lens: IntArray, context_lens: IntArray, split_len: int = SPLIT_TOKENS) -> IntArray:
+    """Parts that each sequence leaves to the reduction: one for each query token and split, 0 where there are none.
+
+    A sliding window makes them fewer; there is room for all, as the layers of a model share one count.
+    """
+    num_splits = -(-context_lens // split_len)
+    is_split = (query_lens <= MAX_SHORT_QUERIES) & (num_splits > 1)
+    return np.where(is_split, query_lens * num_splits, 0)
