@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from triton.errors import TritonError
 
 from batching.attention.reference import AttentionVariant
 from batching.kernels.paged_attention import PagedBatch, attend_paged
@@ -33,7 +34,11 @@ class TritonBackend:
         self._write(cache.k, k, cache.k_scale)
         self._write(cache.v, v, cache.v_scale)
         rows = q if q.stride(2) == 1 else q.contiguous()
-        return attend_paged(rows, cache.k, cache.v, self._batch, variant, k_scale=cache.k_scale, v_scale=cache.v_scale)
+        scales = {"k_scale": cache.k_scale, "v_scale": cache.v_scale}
+        try:
+            return attend_paged(rows, cache.k, cache.v, self._batch, variant, **scales)
+        except TritonError as error:
+            raise RuntimeError(f"the attention kernels cannot run on {self._device}: {error}") from error
 
     def _write(self, stored: torch.Tensor, new: torch.Tensor, scale: float) -> None:
         """New keys or values `[kv_heads, T, dim]` to their slots."""

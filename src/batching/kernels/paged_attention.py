@@ -321,10 +321,10 @@ def _reduce(
                 mask=is_split[:, None] & (v_dims < v_dim)[None, :],
                 other=0.0,
             )
+            # Never -inf: a query sees a key in one of the first two splits, as short queries end close to each other
             new_max = tl.maximum(row_max, tl.max(maxima, 0))
-            origin = tl.where(new_max == float("-inf"), 0.0, new_max)
-            weights = tl.exp2(maxima - origin)
-            rescale = tl.exp2(row_max - origin)
+            weights = tl.exp2(maxima - new_max)
+            rescale = tl.exp2(row_max - new_max)
             row_sum = row_sum * rescale + tl.sum(weights * sums, 0)
             mixed = mixed * rescale[:, None] + tl.sum(weights[:, None] * parts, 0)[None, :]
             row_max = new_max
@@ -528,6 +528,6 @@ class _Launch:
 
 def _compute_type(dtype: torch.dtype) -> Any:
     """The type of the factors of products: that of q, but float32 in the interpreter."""
-    if not isinstance(_attend, triton.JITFunction):
+    if not isinstance(_find_sequence, triton.JITFunction):
         return tl.float32
     return {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}[dtype]

@@ -1,6 +1,7 @@
 """A process of its own for Triton: its interpreter is switched on for a whole process, before Triton is imported.
 
 What runs there is named by its function and gets its arguments by value, so that the tests read as if it ran here.
+The compiler needs no device: a stand-in for the driver names the architecture.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -24,18 +26,23 @@ def has_triton() -> bool:
 
 
 @contextmanager
-def triton_process(*, is_interpreting: bool) -> Iterator[Run]:
-    """Call functions in one child: `run(function, *arguments)` returns or raises what the function does there."""
+def triton_process(folder: Path | None = None) -> Iterator[Run]:
+    """Call functions in one child: `run(function, *arguments)` returns or raises what the function does there.
+
+    Kernels are interpreted, or compiled where a folder for what the compiler keeps is named.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, _prepare, (is_interpreting,)) as pool:
+    with ProcessPoolExecutor(1, context, _prepare, (folder,)) as pool:
         yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
-def _prepare(is_interpreting: bool) -> None:
+def _prepare(folder: Path | None) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["TRITON_INTERPRET"] = "1" if is_interpreting else "0"
-    if is_interpreting:
+    os.environ["TRITON_INTERPRET"] = "1" if folder is None else "0"
+    if folder is None:
         _mend_loops()
+    else:
+        os.environ["TRITON_CACHE_DIR"] = str(folder)
 
 
 def _mend_loops() -> None:
@@ -49,3 +56,35 @@ def _mend_loops() -> None:
         tensor.__index__ = lambda self: self.handle.data.item()
 
     interpreter._patch_lang_tensor = patch_and_mend
+
+
+class DriverStandIn:
+    """What Triton asks its driver before it compiles."""
+
+    def __init__(self, compute_capability: int) -> None:
+        self._compute_capability = compute_capability
+
+    def get_current_device(self) -> int:
+        return self._compute_capability
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self._compute_capability, 32)
+
+
+class CompileOnly:
+    """Stands in for a kernel: compiles it for each launch and launches nothing."""
+
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+        self.compiled: list[Any] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*arguments: Any, **options: Any) -> None:
+            self.compiled.append(self._kernel.warmup(*arguments, grid=grid, **options))
+
+        return launch
