@@ -34,9 +34,10 @@ class TritonBackend:
         self._write(cache.k, k, cache.k_scale)
         self._write(cache.v, v, cache.v_scale)
         rows = q if q.stride(2) == 1 else q.contiguous()
-        scales = {"k_scale": cache.k_scale, "v_scale": cache.v_scale}
+        out = q.new_empty(q.shape[1], q.shape[0], cache.v.shape[3])
+        scales = cache.k_scale, cache.v_scale
         try:
-            return attend_paged(rows, cache.k, cache.v, self._batch, variant, **scales)
+            return attend_paged(rows, cache.k, cache.v, self._batch, variant, out=out, scales=scales)
         except TritonError as error:
             raise RuntimeError(f"the attention kernels cannot run on {self._device}: {error}") from error
 
@@ -96,5 +97,5 @@ def upload(arrays: list[IntArray], device: torch.device) -> list[torch.Tensor]:
     for array, size in zip(arrays, sizes, strict=True):
         room[begin : begin + len(array)] = array
         begin += size
-    views = packed.to(device, non_blocking=True).split(sizes)
+    views = torch.split(packed.to(device, non_blocking=True), sizes)
     return [view[: len(array)] for view, array in zip(views, arrays, strict=True)]

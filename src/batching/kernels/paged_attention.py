@@ -368,13 +368,12 @@ def attend_paged(
     *,
     split_len: int = SPLIT_TOKENS,
     out: torch.Tensor | None = None,
-    k_scale: float = 1.0,
-    v_scale: float = 1.0,
+    scales: tuple[float, float] = (1.0, 1.0),
 ) -> torch.Tensor:
     """Attention of all rows of a batch whose K and V are cached. q `[q_heads, T, k_dim]` -> out `[T, q_heads, v_dim]`.
 
     k_cache, v_cache `[num_blocks, kv_heads, block_size, dim]`, contiguous, of the type of q or of a narrower one
-    (float8_e4m3fn needs compute capability 8.9); k_scale and v_scale multiply what they hold. split_len, in tokens,
+    (float8_e4m3fn needs compute capability 8.9); the scales multiply what they hold. split_len, in tokens,
     is a multiple of 128 that must not change from step to step, as the last bits depend on it. `out` may be given,
     contiguous. Raises ValueError for shapes that the kernels cannot take. Nothing waits for the device.
     """
@@ -383,9 +382,9 @@ def attend_paged(
         out = q.new_zeros(q.shape[1], q.shape[0], v_cache.shape[3])
     launch = _Launch(q, k_cache, v_cache, out, batch, variant, split_len)
     if batch.max_short_queries:
-        launch.short_sequences(k_scale, v_scale)
+        launch.short_sequences(scales)
     if batch.has_chunks:
-        launch.chunks(k_scale, v_scale)
+        launch.chunks(scales)
     return out
 
 
@@ -418,22 +417,22 @@ class _Launch:
         self.group = q.shape[0] // self.num_kv_heads
         self.num_splits = -(-batch.max_context_len // split_len)
 
-    def short_sequences(self, k_scale: float, v_scale: float) -> None:
+    def short_sequences(self, scales: tuple[float, float]) -> None:
         """One launch, and a second one where a context may have several splits."""
         config = self._config(is_split=True)
         tiles_per_seq = -(-self.batch.max_short_queries // (config.block_m // self.group))
         num_tiles = self.num_seqs * tiles_per_seq
         programs = num_split_programs(num_tiles * self.num_kv_heads, self.num_splits)
         parts = self._parts(self.batch.num_parts if self.num_splits > 1 else 0)
-        self._attend((num_tiles, self.num_kv_heads, programs), config, parts, tiles_per_seq, (k_scale, v_scale))
+        self._attend((num_tiles, self.num_kv_heads, programs), config, parts, tiles_per_seq, scales)
         if self.num_splits > 1:
-            self._reduce(parts, v_scale)
+            self._reduce(parts, scales[1])
 
-    def chunks(self, k_scale: float, v_scale: float) -> None:
+    def chunks(self, scales: tuple[float, float]) -> None:
         """One launch; its grid has room for any division of the rows into sequences."""
         config = self._config(is_split=False)
         num_tiles = self.q.shape[1] // (config.block_m // self.group) + self.num_seqs
-        self._attend((num_tiles, self.num_kv_heads, 1), config, self._parts(0), 0, (k_scale, v_scale))
+        self._attend((num_tiles, self.num_kv_heads, 1), config, self._parts(0), 0, scales)
 
     def _config(self, *, is_split: bool) -> LaunchConfig:
         shape = LaunchShape(

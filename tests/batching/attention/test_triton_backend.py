@@ -8,10 +8,16 @@ import torch
 from batching.attention import select_backend
 from batching.attention.reference import AttentionVariant
 from batching.attention.torch_backend import TorchBackend
+from batching.engine import allocate_cache
+from batching.forward import proven_backend
+from batching.model_loader import load_model, no_progress
+from contracts.settings import EngineSettings
 from tests.batching.kernels.triton_child import WITHOUT_TRITON, Run, has_triton
 from tests.batching.test_attention import DIMS, ROWS, VARIANTS, PagedCase, run_backend
+from tests.batching.tiny_models import TinyModels
 
-pytestmark = pytest.mark.skipif(not has_triton(), reason=WITHOUT_TRITON)
+if not has_triton():
+    pytest.skip(WITHOUT_TRITON, allow_module_level=True)
 
 CPU = torch.device("cpu")
 
@@ -54,7 +60,18 @@ def offsets_of_an_upload() -> list[int]:
     case = PagedCase(ROWS["mixed"], num_kv_heads=2, block_size=4, dtype=torch.float32)
     batch, block_of, offset_of = upload_step(case.step, CPU)
     tensors = [batch.query_starts, batch.context_lens, batch.tables, batch.part_starts, block_of, offset_of]
-    return [tensor.storage_offset() for tensor in tensors]
+    return [int(tensor.storage_offset()) for tensor in tensors]
+
+
+def is_proven(path: str) -> bool:
+    """True where a model gives the same logits with these kernels as with attention in torch."""
+    from batching.attention.triton_backend import TritonBackend
+
+    settings = EngineSettings(model=path, dtype="float32", kv_cache_memory="4MiB", device="cpu")
+    loaded = load_model(settings, no_progress)
+    backend = TritonBackend(CPU)
+    with torch.inference_mode():
+        return proven_backend(loaded, allocate_cache(settings, loaded), backend) is backend
 
 
 def name_of_backend_for_cuda() -> str:
@@ -96,3 +113,11 @@ def test_arrays_of_an_upload_are_aligned_for_the_kernels(interpret: Run) -> None
 
 def test_cuda_gets_the_kernels_where_there_is_triton(interpret: Run) -> None:
     assert interpret(name_of_backend_for_cuda) == "TritonBackend"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "mistral_window", "gemma2", "gpt_oss"])
+def test_whole_models_give_the_same_logits_with_the_kernels(
+    family: str, interpret: Run, tiny_models: TinyModels
+) -> None:
+    assert interpret(is_proven, str(tiny_models.reference(family).path))

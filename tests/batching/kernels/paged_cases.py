@@ -216,7 +216,6 @@ def attend(kernels: Any, batch: Batch) -> torch.Tensor:
     """`[T, heads, v_dim]` by the kernels of a module; rows that they do not write are UNWRITTEN."""
     q, k, v = batch.q, batch.k, batch.v
     out = torch.full((q.shape[1], q.shape[0], v.shape[3]), UNWRITTEN, dtype=q.dtype, device=q.device)
-    scales = (K_SCALE, V_SCALE) if batch.case.cache_dtype else (1.0, 1.0)
     result: torch.Tensor = kernels.attend_paged(
         q,
         k,
@@ -225,8 +224,7 @@ def attend(kernels: Any, batch: Batch) -> torch.Tensor:
         batch.variant,
         split_len=SPLIT_LEN,
         out=out,
-        k_scale=scales[0],
-        v_scale=scales[1],
+        scales=(K_SCALE, V_SCALE) if batch.case.cache_dtype else (1.0, 1.0),
     )
     return result
 

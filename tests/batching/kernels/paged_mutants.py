@@ -64,12 +64,8 @@ MUTANTS = [
     SourceMutant("the scale of values is applied twice", "(v_scale / row_sum)", "(v_scale * v_scale / row_sum)"),
     SourceMutant("softcap is in other units", "scores = softcap * LOG2E *", "scores = softcap *"),
     SourceMutant("sinks are in other units", ".to(tl.float32) * LOG2E", ".to(tl.float32)"),
-    SourceMutant(
-        "a head takes its neighbour's sink",
-        "head = kv_head * group + rows % group",
-        "head = kv_head * group + (rows + 1) % group",
-    ),
-    SourceMutant("rows beyond the heads of a tile are stored", "(rows < block_q * group) & ", ""),
+    SourceMutant("all heads take the first one's sink", "tl.load(sinks + head,", "tl.load(sinks + head * 0,"),
+    SourceMutant("tiles of a chunk lie too far apart", "// block_q - seq) * block_q", "// block_q - seq) * block_m"),
     SourceMutant(
         "a split overlaps the next",
         "tl.minimum(end, split_start + split_len)",

@@ -12,7 +12,8 @@ from tests.batching.kernels.paged_cases import CASES, SLOW_CASES, Batch, Case, a
 from tests.batching.kernels.paged_mutants import MUTANTS, USUAL_MUTANTS, SourceMutant, first_failure
 from tests.batching.kernels.triton_child import WITHOUT_TRITON, Run, has_triton
 
-pytestmark = pytest.mark.skipif(not has_triton(), reason=WITHOUT_TRITON)
+if not has_triton():
+    pytest.skip(WITHOUT_TRITON, allow_module_level=True)
 
 
 def kernel_error(case: Case) -> float:

@@ -17,7 +17,8 @@ from tests.batching.kernels.triton_child import (
     triton_process,
 )
 
-pytestmark = pytest.mark.skipif(not has_triton(), reason=WITHOUT_TRITON)
+if not has_triton():
+    pytest.skip(WITHOUT_TRITON, allow_module_level=True)
 
 ROWS = ((600, 1), (3, 40))
 """A context of several splits and a chunk: all kernels are launched."""

@@ -22,11 +22,10 @@ from tests.batching.kernels.paged_cases import (
 )
 from tests.batching.kernels.triton_child import has_triton
 
-IS_READY = torch.cuda.is_available() and has_triton() and os.environ.get("TRITON_INTERPRET", "0") != "1"
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not IS_READY, reason="needs a CUDA device and Triton, and not its interpreter"),
-]
+if not (torch.cuda.is_available() and has_triton()) or os.environ.get("TRITON_INTERPRET", "0") == "1":
+    pytest.skip("needs a CUDA device and Triton, and not its interpreter", allow_module_level=True)
+
+pytestmark = pytest.mark.gpu
 
 ALL_CASES = {**CASES, **SLOW_CASES}
 LLAMA = Case(((3000, 1), (511, 1), (1200, 5), (40, 300)), group=4, num_kv_heads=8, dims=(128, 128), dtype="bfloat16")
@@ -91,17 +90,23 @@ def test_bits_of_a_decode_on_the_device_do_not_depend_on_its_neighbours(kernels:
 
 
 def test_a_captured_step_serves_other_lengths_within_its_bounds(kernels: Any) -> None:
-    large = Batch(LLAMA, torch.device("cuda"))
-    bounds = kernels.PagedBatch(**large.bounds())
-    attend_large = {"split_len": SPLIT_LEN, "out": torch.zeros_like(attend(kernels, large))}
-    kernels.attend_paged(large.q, large.k, large.v, bounds, large.variant, **attend_large)  # compiles
+    batch = Batch(LLAMA, torch.device("cuda"))
+    bounds = kernels.PagedBatch(**batch.bounds())
+    out = torch.zeros_like(attend(kernels, batch))  # compiled, and a buffer that the graph writes
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kernels.attend_paged(large.q, large.k, large.v, bounds, large.variant, **attend_large)
-    shorter = [length - 37 for length in large.lens]
-    bounds.context_lens.copy_(torch.tensor(shorter, dtype=torch.int32))
-    large.lens = shorter
+        kernels.attend_paged(batch.q, batch.k, batch.v, bounds, batch.variant, split_len=SPLIT_LEN, out=out)
+    batch.lens = [length - 37 for length in batch.lens]
+    bounds.context_lens.copy_(torch.tensor(batch.lens, dtype=torch.int32))
     graph.replay()
-    expected = large.expected(is_scaled=False)
-    torch.testing.assert_close(attend_large["out"].float().cpu(), expected, rtol=3e-2, atol=3e-2)
+    torch.testing.assert_close(out.float().cpu(), batch.expected(is_scaled=False), rtol=3e-2, atol=3e-2)
+
+
+def test_blocks_beyond_two_to_the_31_numbers_are_found(kernels: Any) -> None:
+    batch = Batch(LLAMA, torch.device("cuda"))
+    expected = batch.expected(is_scaled=False)
+    first = 2**31 // batch.k[0].numel()
+    batch.k, batch.v = (torch.cat([cache.new_zeros(first, *cache.shape[1:]), cache]) for cache in (batch.k, batch.v))
+    batch.tables += first
+    torch.testing.assert_close(attend(kernels, batch).float().cpu(), expected, rtol=3e-2, atol=3e-2)
