@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from subprocess import SubprocessError
 from typing import Protocol
 
 import structlog
@@ -10,6 +11,7 @@ import torch
 
 from batching.attention import select_backend
 from batching.attention.paged_layer import AttentionBackend, PagedLayer
+from batching.attention.torch_backend import TorchBackend
 from batching.kv_cache import KVCachePool
 from batching.model_loader import LoadedModel
 from batching.packed_linear import can_pack, pack_linears
@@ -20,6 +22,10 @@ from contracts.sampling import SamplingParams
 log = structlog.get_logger("quire.engine")
 
 PROBE_LEN = 7
+ATTENTION_PROBE_LEN = 600
+"""Of the chunk that proves attention kernels: the token after it looks at more than one split of SPLIT_TOKENS."""
+NUM_PROBE_IDS = 100
+"""Token ids of a probe: fewer than any vocabulary has."""
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
 """Largest accepted relative difference (2-norm) of the probe logits. A wrong pass is off by about 1; bfloat16 rounds
 at other places than transformers does (the fused residual stream is float32), which random deep models amplify."""
@@ -62,6 +68,8 @@ def select_forward(loaded: LoadedModel, pool: KVCachePool, reload: Callable[[], 
     `reload` brings the model back and it is served as transformers runs it.
     """
     backend = select_backend(loaded.device)
+    if loaded.device.type != "cpu" and not isinstance(backend, TorchBackend):
+        backend = proven_backend(loaded, pool, backend)
     generic = GenericForward(loaded, pool, backend)
     fused = _proven_fused(loaded, pool, backend, generic)
     if fused is not None:
@@ -72,6 +80,25 @@ def select_forward(loaded: LoadedModel, pool: KVCachePool, reload: Callable[[], 
     if can_pack(loaded.dtype, loaded.device):
         pack_linears(loaded.model)
     return generic
+
+
+def proven_backend(loaded: LoadedModel, pool: KVCachePool, chosen: AttentionBackend) -> AttentionBackend:
+    """`chosen` where it runs and gives the logits that attention in torch gives, else that one.
+
+    Kernels that are compiled for whatever device and driver are there may meet some that no test has seen.
+    """
+    num_tokens = min(ATTENTION_PROBE_LEN, loaded.max_model_len - 1)
+    plain = TorchBackend(loaded.device)
+    expected = _probe_logits(GenericForward(loaded, pool, plain), pool, num_tokens)
+    try:
+        difference = _difference(_probe_logits(GenericForward(loaded, pool, chosen), pool, num_tokens), expected)
+    except (RuntimeError, OSError, SubprocessError) as error:
+        log.warning("attention_kernels_failed", error=str(error), model=loaded.name)
+        return plain
+    if difference <= _TOLERANCE[loaded.dtype]:
+        return chosen
+    log.warning("attention_kernels_rejected", difference=difference, model=loaded.name)
+    return plain
 
 
 def is_whole(loaded: LoadedModel) -> bool:
@@ -90,19 +117,24 @@ def _proven_fused(
         return None
     expected = _probe_logits(generic, pool)
     fused = FusedForward(loaded, pool, backend)  # type: ignore[arg-type]
-    difference = (_probe_logits(fused, pool) - expected).norm() / expected.norm().clamp_min(1e-6)
-    if float(difference) <= _TOLERANCE[loaded.dtype]:
+    difference = _difference(_probe_logits(fused, pool), expected)
+    if difference <= _TOLERANCE[loaded.dtype]:
         return fused
-    log.warning("fused_forward_rejected", difference=float(difference), model=loaded.name)
+    log.warning("fused_forward_rejected", difference=difference, model=loaded.name)
     return None
 
 
-def _probe_logits(forward: Forward, pool: KVCachePool) -> torch.Tensor:
+def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm().clamp_min(1e-6))
+
+
+def _probe_logits(forward: Forward, pool: KVCachePool, num_tokens: int = PROBE_LEN) -> torch.Tensor:
     """Logits after a chunk and after a decode step in the first blocks, which are cleared again; `[2, vocab]`."""
-    num_tokens = min(PROBE_LEN, pool.num_blocks * pool.block_size - 1)
+    num_tokens = min(num_tokens, pool.num_blocks * pool.block_size - 1)
     block_ids = list(range(-(-(num_tokens + 1) // pool.block_size)))
-    chunk = _probe_plan(list(range(num_tokens)), 0, block_ids)
-    decode = _probe_plan([num_tokens], num_tokens, block_ids)
+    tokens = [position % NUM_PROBE_IDS for position in range(num_tokens + 1)]
+    chunk = _probe_plan(tokens[:-1], 0, block_ids)
+    decode = _probe_plan(tokens[-1:], num_tokens, block_ids)
     logits = torch.cat([forward(StepInput(plan, pool.block_size)).float() for plan in (chunk, decode)])
     pool.clear(block_ids)
     return logits

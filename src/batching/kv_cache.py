@@ -25,15 +25,21 @@ class LayerShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerCache:
-    """K and V of one layer: k `[num_blocks, kv_heads, block_size, k_dim]`, v likewise with v_dim."""
+    """K and V of one layer: k `[num_blocks, kv_heads, block_size, k_dim]`, v likewise with v_dim.
 
-    __slots__ = ("block_size", "k", "v")
+    k_scale and v_scale multiply what is stored; they are 1 unless the numbers are float8, which Triton's backend alone
+    reads and writes.
+    """
+
+    __slots__ = ("block_size", "k", "k_scale", "v", "v_scale")
 
     def __init__(self, shape: LayerShape, num_blocks: int, block_size: int, like: torch.Tensor) -> None:
         self.block_size = block_size
         rows = (num_blocks, shape.num_kv_heads, block_size)
         self.k = _zeros((*rows, shape.k_dim), like)
         self.v = _zeros((*rows, shape.v_dim), like)
+        self.k_scale = 1.0
+        self.v_scale = 1.0
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -240,3 +241,8 @@ def test_causal_mask_ends_at_each_query_and_begins_with_its_window() -> None:
 
 def test_a_cpu_gets_the_backend_of_its_kernels() -> None:
     assert isinstance(select_backend(torch.device("cpu")), CpuBackend)
+
+
+def test_cuda_gets_torch_where_there_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "batching.attention.triton_backend", None)
+    assert isinstance(select_backend(torch.device("cuda")), TorchBackend)

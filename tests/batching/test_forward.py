@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from batching import forward
 from batching.attention import select_backend
+from batching.attention.cpu_backend import CpuBackend
+from batching.attention.paged_layer import AttentionBackend
+from batching.attention.torch_backend import TorchBackend
 from batching.engine import allocate_cache
-from batching.forward import GenericForward, is_whole, select_forward
+from batching.forward import GenericForward, is_whole, proven_backend, select_forward
 from batching.fused_llama import FusedForward
 from batching.kv_cache import KVCachePool
 from batching.model_loader import LoadedModel, load_model, no_progress
@@ -20,6 +24,7 @@ from contracts.sampling import SamplingParams
 from contracts.settings import EngineSettings
 from tests.batching.tiny_models import TinyModels
 
+CPU = torch.device("cpu")
 FUSED_FAMILIES = ["llama", "llama31", "qwen2", "qwen3", "mistral_window"]
 GENERIC_FAMILIES = ["gemma2", "gpt2", "smollm3"]
 
@@ -107,3 +112,31 @@ def test_a_disagreeing_fused_pass_gives_way(tiny_models: TinyModels, monkeypatch
     chosen = select_forward(loaded, pool, lambda: _load(path, "float32")[0])
     assert isinstance(chosen, GenericForward)
     assert torch.allclose(_logits(chosen, pool), right, atol=1e-4)
+
+
+class WrongAttention(TorchBackend):
+    """Attention that says nothing."""
+
+    def forward(self, *args: Any) -> torch.Tensor:
+        return torch.zeros_like(super().forward(*args))
+
+
+class NoAttention(TorchBackend):
+    """Attention whose kernels do not compile."""
+
+    def forward(self, *args: Any) -> torch.Tensor:
+        raise RuntimeError("no C compiler")
+
+
+@pytest.mark.parametrize(
+    ("backend", "is_kept"), [(CpuBackend(), True), (WrongAttention(CPU), False), (NoAttention(CPU), False)]
+)
+def test_attention_kernels_serve_where_they_run_and_agree(
+    tiny_models: TinyModels, backend: AttentionBackend, is_kept: bool
+) -> None:
+    """Those of a device are proven when a model is loaded; attention in torch serves instead."""
+    loaded, pool = _load(tiny_models.reference("llama").path, "float32")
+    with torch.inference_mode():
+        proven = proven_backend(loaded, pool, backend)
+    assert (proven is backend) == is_kept
+    assert is_kept or type(proven) is TorchBackend

@@ -9,11 +9,17 @@ from batching.attention.torch_backend import TorchBackend
 
 
 def select_backend(device: torch.device) -> AttentionBackend:
-    """The fastest backend that this machine can run: on a CPU the numba kernels, where numba is installed."""
+    """The fastest backend that this machine can run: the kernels in numba on a CPU, those in Triton on CUDA."""
     if device.type == "cpu":
         try:
             from batching.attention.cpu_backend import CpuBackend
         except ImportError:
             return TorchBackend(device)
         return CpuBackend()
+    if device.type == "cuda":
+        try:
+            from batching.attention.triton_backend import TritonBackend
+        except ImportError:
+            return TorchBackend(device)
+        return TritonBackend(device)
     return TorchBackend(device)

@@ -1,4 +1,4 @@
-"""The attention backend in plain torch: the reference on a CPU, and what CUDA runs until it has its kernels."""
+"""The attention backend in plain torch: the reference on a CPU, and what CUDA runs where there is no Triton."""
 
 from __future__ import annotations
 
