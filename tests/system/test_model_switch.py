@@ -127,6 +127,13 @@ async def until_running(address: str, **counts: int) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_idle(address: str, alias: str) -> None:
+    """What has been answered is not counted as running any more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await get(address, "/stats")).json()["models"][alias]["num_running"]:
+            await asyncio.sleep(0.05)
+
+
 def engine_pids(quire: QuireProcess, alias: str) -> list[int]:
     """Every engine that ever was ready for the model, from the log."""
     name = "engine" if alias == "model" else f"engine of {alias}"
@@ -412,6 +419,7 @@ async def test_server_without_its_default_goes_on(tmp_path: Path) -> None:
         await until_ready(address)
         assert (await ask(address, "two")).text == alphabet("two")
         assert num_loads(quire, "model") == 1
+        await until_idle(address, "two")
         running = asyncio.create_task(ask(address, "two", max_tokens=300))
         await until_running(address, two=1)
         quire.process.send_signal(signal.SIGTERM)
