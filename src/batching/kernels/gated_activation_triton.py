@@ -31,9 +31,7 @@ def gated_activation(gate_up: torch.Tensor, activation: Activation, out: torch.T
         return
     tile = min(TILE, next_power_of_two(size))
     grid = (num_rows, triton.cdiv(size, tile))
-    _gated_activation_kernel[grid](
-        gate_up, out, size=size, tile=tile, activation=activation, num_warps=warps_for(tile)
-    )
+    _gated_activation_kernel[grid](gate_up, out, size=size, tile=tile, activation=activation, num_warps=warps_for(tile))
 
 
 @triton.jit

@@ -21,9 +21,8 @@ _FP8_MAGIC = tl.constexpr(1.5 * 2.0**14)
 @triton.jit
 def narrowed(x, dtype: tl.constexpr):  # type: ignore[no-untyped-def]
     """x (float32) in `dtype`, rounded to nearest even; +-inf and NaN stay what they are."""
-    if IS_INTERPRETED:
-        if dtype == tl.bfloat16:
-            x = _keep_high_bits(x, 16)
+    if IS_INTERPRETED and dtype == tl.bfloat16:
+        x = _keep_high_bits(x, 16)
     return x.to(dtype)
 
 

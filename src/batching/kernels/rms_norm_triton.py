@@ -74,8 +74,4 @@ def _add_rms_norm_kernel(  # type: ignore[no-untyped-def]
 @triton.jit
 def scaled_by_weight(normed, weight, dtype: tl.constexpr, is_offset: tl.constexpr):  # type: ignore[no-untyped-def]
     """normed (float32) times w or 1 + w, in float32 still to be rounded; a product of two rounded numbers is exact."""
-    if is_offset:
-        scaled = normed * (1.0 + weight)
-    else:
-        scaled = narrowed(normed, dtype).to(tl.float32) * weight
-    return scaled
+    return normed * (1.0 + weight) if is_offset else narrowed(normed, dtype).to(tl.float32) * weight

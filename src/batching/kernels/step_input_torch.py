@@ -1,4 +1,4 @@
-"""A step's inputs from the rows of batching.row_tables in plain torch: the reference of step_input_triton, any device."""
+"""A step's inputs from the rows of batching.row_tables in plain torch: the reference of step_input_triton."""
 
 from __future__ import annotations
 

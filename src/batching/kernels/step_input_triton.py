@@ -164,9 +164,7 @@ def _build_kernel(  # type: ignore[no-untyped-def]
     first = tl.load(records_ptr + token_row * _RECORD_WORDS + _NUM_COMPUTED, mask=is_used_token, other=0)
     position = tl.where(is_used_token, first + offset, 0)
     token_id = tl.load(tokens_ptr + token_row * max_len + position, mask=is_used_token, other=0)
-    block = tl.load(
-        blocks_ptr + token_row * max_blocks + position // block_size, mask=is_used_token, other=trash_block
-    )
+    block = tl.load(blocks_ptr + token_row * max_blocks + position // block_size, mask=is_used_token, other=trash_block)
     within = tl.where(is_used_token, position, token) % block_size
     tl.store(ids_ptr + token, token_id.to(tl.int64), mask=is_token)
     tl.store(positions_ptr + token, position.to(tl.int64), mask=is_token)

@@ -1,0 +1,19 @@
+"""Imports every kernel module, so that one place decides how they are decorated."""
+
+from batching.kernels import (
+    gated_activation_triton,
+    narrow_triton,
+    rms_norm_triton,
+    rope_kv_write_triton,
+    sampler_triton,
+    step_input_triton,
+)
+
+KERNEL_MODULES = (
+    gated_activation_triton,
+    narrow_triton,
+    rms_norm_triton,
+    rope_kv_write_triton,
+    sampler_triton,
+    step_input_triton,
+)
