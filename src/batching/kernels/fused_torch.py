@@ -84,14 +84,15 @@ def rope_kv_write(
     cos, sin, positions = rope
     num_tokens, width = qkv.shape[0], layout.num_heads * layout.k_dim
     q, k, v = qkv.split([width, layout.num_kv_heads * layout.k_dim, layout.num_kv_heads * layout.v_dim], dim=1)
-    q, k = q.view(num_tokens, -1, layout.k_dim), k.view(num_tokens, -1, layout.k_dim)
+    q, k = (part.view(num_tokens, part.shape[1] // layout.k_dim, layout.k_dim) for part in (q, k))
     if norms is not None:
         q, k = rms_norm(q, norms[0], norms[2]), rms_norm(k, norms[1], norms[2])
     cos, sin = cos[positions].to(qkv.dtype), sin[positions].to(qkv.dtype)
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     block_size = cache[0].shape[2]
     blocks, offsets = slots.long() // block_size, slots.long() % block_size
-    for index, (target, values) in enumerate(zip(cache, (k, v.view(num_tokens, -1, layout.v_dim)), strict=True)):
+    v = v.view(num_tokens, layout.num_kv_heads, layout.v_dim)
+    for index, (target, values) in enumerate(zip(cache, (k, v), strict=True)):
         target[blocks, :, offsets] = stored(values, target.dtype, None if scales is None else scales[index])
     return q
 

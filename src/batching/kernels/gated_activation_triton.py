@@ -15,6 +15,8 @@ TILE = 1024
 _SQRT_8_OVER_PI = tl.constexpr(1.5957691216057308)
 _CUBIC = tl.constexpr(0.044715)
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
+_LARGEST_EXPONENT = tl.constexpr(80.0)
+"""exp of more overflows; divided by exp(80) every gate is below what float32 adds to anything."""
 
 
 def gated_activation(gate_up: torch.Tensor, activation: Activation, out: torch.Tensor) -> None:
@@ -57,9 +59,10 @@ def activated_gate(gate, activation: tl.constexpr):  # type: ignore[no-untyped-d
     x * (1 + tanh(z)) / 2 with z = sqrt(2 / pi) * (x + 0.044715 * x^3), and (1 + tanh(z)) / 2 = sigmoid(2 * z).
     """
     if activation == "silu":
-        activated = gate / (1.0 + tl.exp(-gate))
+        activated = gate / (1.0 + tl.exp(tl.minimum(-gate, _LARGEST_EXPONENT)))
     elif activation == "gelu_tanh":
-        activated = gate / (1.0 + tl.exp(-_SQRT_8_OVER_PI * (gate + _CUBIC * gate * gate * gate)))
+        exponent = (gate + gate * gate * gate * _CUBIC) * -_SQRT_8_OVER_PI
+        activated = gate / (1.0 + tl.exp(tl.minimum(exponent, _LARGEST_EXPONENT)))
     else:
         activated = 0.5 * gate * (1.0 + tl.erf(gate * _SQRT_HALF))
     return activated

@@ -13,6 +13,7 @@ from batching.kernels.triton_support import is_interpreted
 
 IS_INTERPRETED = tl.constexpr(is_interpreted())
 FP8_MAX = tl.constexpr(448.0)
+_NAN_FP8 = tl.constexpr(0x7F)
 _SMALLEST_NORMAL_FP8 = tl.constexpr(2.0**-6)
 _FP8_MAGIC = tl.constexpr(1.5 * 2.0**14)
 """Numbers of this size stand 2^-9 apart in float32, as far as the subnormal numbers of float8_e4m3fn."""
@@ -32,8 +33,12 @@ def to_fp8(x):  # type: ignore[no-untyped-def]
     x = tl.where(x > FP8_MAX, FP8_MAX, tl.where(x < -FP8_MAX, -FP8_MAX, x))
     if IS_INTERPRETED:
         small = (x + _FP8_MAGIC) - _FP8_MAGIC
-        x = tl.where(tl.abs(x) < _SMALLEST_NORMAL_FP8, small, _keep_high_bits(x, 20))
-    return x.to(tl.float8e4nv)
+        exact = tl.where(tl.abs(x) < _SMALLEST_NORMAL_FP8, small, _keep_high_bits(x, 20))
+        code = exact.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+        converted = tl.where(x == x, code, _NAN_FP8).to(tl.uint8).to(tl.float8e4nv, bitcast=True)
+    else:
+        converted = x.to(tl.float8e4nv)
+    return converted
 
 
 @triton.jit

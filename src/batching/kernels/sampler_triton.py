@@ -393,7 +393,7 @@ def _edit_kernel(  # type: ignore[no-untyped-def]
             count = tl.load(counts_ptr + index * vocab_size + token_id, mask=is_inside, other=0)
             repetition = _float32(record_ptr, _REPETITION)
             repeated = tl.where(logit > 0.0, tl.div_rn(logit, repetition), logit * repetition)
-            logit = tl.where((count != 0) & (repetition != 1.0), repeated, logit)
+            logit = tl.where(count != 0, repeated, logit)
             in_output = count & (_IN_PROMPT - 1)
             penalty = _float64(record_ptr, _PRESENCE) + _float64(record_ptr, _FREQUENCY) * in_output.to(tl.float64)
             logit = tl.where(in_output != 0, logit + (-penalty).to(tl.float32), logit)
@@ -427,11 +427,13 @@ def _add_edits_kernel(  # type: ignore[no-untyped-def]
     if samples & begins_inside:
         row = tl.load(rows_ptr + tl.program_id(0)).to(tl.int64)
         num_output = tl.load(record_ptr + _NUM_TOKENS) - tl.load(record_ptr + _PROMPT_LEN)
+        missing = tl.load(record_ptr + _MIN_TOKENS) - num_output
         counts = edit < num_edits
         token_id = tl.load(edit_ids_ptr + row * max_edits + edit, mask=counts, other=-1)
         value = tl.load(edit_values_ptr + row * max_edits + edit, mask=counts, other=0.0)
-        forbids = num_output < tl.load(record_ptr + _MIN_TOKENS)
-        counts = counts & (token_id >= 0) & (token_id < vocab_size) & (forbids | (value != float("-inf")))
+        # Nothing is added by a bias of 0, so that stands for what min_tokens no longer forbids.
+        value = tl.where((value == float("-inf")) & (tl.zeros((tile,), tl.int32) >= missing), 0.0, value)
+        counts = counts & (token_id >= 0) & (token_id < vocab_size)
         line_ptr = edited_ptr + tl.program_id(0).to(tl.int64) * vocab_size
         tl.atomic_add(line_ptr + token_id, value, mask=counts)
 
@@ -830,8 +832,9 @@ def _part_logprobs_kernel(  # type: ignore[no-untyped-def]
         logit = raw.to(tl.float32)
         key = _keys(logit)
         part_key = tl.max(key, axis=0)
-        # A chunk of -inf alone has no sum: 0, not exp(-inf + inf).
-        largest = tl.where(part_key == -_INFINITE, 0.0, _value(part_key))
+        # A chunk of -inf alone has no sum (0, not exp(-inf + inf)); one with +inf belongs to a row that is refused.
+        is_usable = (part_key > -_INFINITE) & (part_key < _INFINITE)
+        largest = tl.where(is_usable, _value(part_key), 0.0)
         tl.store(part_keys_ptr + part, part_key)
         tl.store(part_sums_ptr + part, tl.sum(tl.exp(logit - largest), axis=0))
         order = tl.where(is_inside, _order(key, token_id), -0x7FFFFFFFFFFFFFFF)
@@ -844,7 +847,7 @@ def _part_logprobs_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _order(key, token_id):  # type: ignore[no-untyped-def]
-    return key.to(tl.int64) * 4294967296 + (_LAST - token_id).to(tl.int64)
+    return key.to(tl.int64) * 4294967296 + (token_id ^ _LAST).to(tl.int64)
 
 
 @triton.jit
@@ -888,7 +891,7 @@ def _merge_logprobs_kernel(  # type: ignore[no-untyped-def]
             top = tl.max(order, axis=0)
             is_found = (rank < num_top) & (top != -0x7FFFFFFFFFFFFFFF)
             top_key = (top >> 32).to(tl.int32)
-            top_id = _LAST - (top & 0xFFFFFFFF).to(tl.int32)
+            top_id = (top & 0xFFFFFFFF).to(tl.int32) ^ _LAST
             tl.store(top_ids_ptr + index * max_top + rank, tl.where(is_found, top_id, -1))
             logprob = tl.where(is_found, _value(top_key) - normaliser, float("-inf"))
             tl.store(top_logprobs_ptr + index * max_top + rank, logprob)

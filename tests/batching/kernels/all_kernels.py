@@ -8,6 +8,7 @@ from batching.kernels import (
     sampler_triton,
     step_input_triton,
 )
+from tests.batching.kernels import noise_kernels
 
 KERNEL_MODULES = (
     gated_activation_triton,
@@ -16,4 +17,5 @@ KERNEL_MODULES = (
     rope_kv_write_triton,
     sampler_triton,
     step_input_triton,
+    noise_kernels,
 )

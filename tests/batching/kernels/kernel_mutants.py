@@ -180,8 +180,8 @@ MUTANTS = (
     KernelMutant(
         "endings stay forbidden after min_tokens",
         sampler_triton,
-        '(forbids | (value != float("-inf")))',
-        "(value < 1e9)",
+        "tl.int32) >= missing",
+        "tl.int32) > missing + 100",
         tokens_differ,
     ),
     KernelMutant(

@@ -20,13 +20,16 @@ def drawn(*shape: int, dtype: torch.dtype, device: torch.device, seed: int = 0, 
     return (torch.randn(*shape, generator=generator) * scale).to(dtype).to(device)
 
 
-def units_apart(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Largest difference in units of the last place of the wanted values, and of 1/64 where these are smaller."""
+SMALLEST = 2.0**-6
+
+
+def units_apart(found: torch.Tensor, wanted: torch.Tensor, smallest: float = SMALLEST) -> float:
+    """Largest difference in units of the last place of the wanted values, and of `smallest` where these are smaller."""
     assert found.dtype == wanted.dtype
     assert torch.equal(found.isnan(), wanted.isnan())
     resolution = torch.finfo(wanted.dtype).eps
     found, wanted = found.double().nan_to_num(), wanted.double().nan_to_num()
-    unit = resolution * torch.exp2(torch.floor(torch.log2(wanted.abs().clamp_min(2.0**-6))))
+    unit = resolution * torch.exp2(torch.floor(torch.log2(wanted.abs().clamp_min(smallest))))
     return float(((found - wanted).abs() / unit).max()) if wanted.numel() else 0.0
 
 
@@ -91,7 +94,10 @@ ACTIVATION_CASES = (
 
 
 def check_activation(case: ActivationCase, device: torch.device) -> float:
-    return differing(launch_activation(case, device))
+    [(found, wanted)] = launch_activation(case, device)
+    # torch loses digits where 1 + erf or 1 + tanh is near 0: an absolute error of gate * up, here up to 300.
+    is_cancelling = case.activation != "silu" and case.dtype is torch.float32
+    return units_apart(found, wanted, 4.0 if is_cancelling else SMALLEST)
 
 
 def launch_activation(case: ActivationCase, device: torch.device) -> Pairs:

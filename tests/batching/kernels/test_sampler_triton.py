@@ -7,13 +7,10 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 
-import triton
-import triton.language as tl
-
 from batching.kernels import sampler_triton
 from batching.row_tables import RowShape, RowTables
 from batching.sampling_noise import gumbel_noise, row_keys, token_bits
-from tests.batching.kernels import sampler_tables
+from tests.batching.kernels import noise_kernels, sampler_tables
 from tests.batching.kernels.sampler_tables import CASES, CPU, SLOW_CASES, SamplerCase
 
 TABLE = [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_CASES)]
@@ -55,19 +52,6 @@ def test_padding_and_rows_that_do_not_sample_choose_nothing_but_are_checked() ->
     assert buffers.status.tolist() == [1, 1, 1, 0, 1, 0]
 
 
-@triton.jit
-def _noise_kernel(  # type: ignore[no-untyped-def]
-    seeds_ptr, positions_ptr, bits_ptr, exact_ptr, rough_ptr, num_ids: tl.constexpr
-):
-    row = tl.program_id(0)
-    key_0, key_1 = sampler_triton._noise_keys(tl.load(seeds_ptr + row), tl.load(positions_ptr + row))
-    token_id = tl.arange(0, num_ids)
-    bits = sampler_triton._random_bits(token_id, key_0, key_1)
-    tl.store(bits_ptr + row * num_ids + token_id, bits.to(tl.int64))
-    tl.store(exact_ptr + row * num_ids + token_id, sampler_triton._exact_noise(bits))
-    tl.store(rough_ptr + row * num_ids + token_id, sampler_triton._rough_noise(bits))
-
-
 SEEDS = [0, 1, 2**32, 2**63, 2**64 - 1, 123456789012345678]
 POSITIONS = [0, 1, 131_071, 5, 2**31 - 1, 77]
 
@@ -78,7 +62,7 @@ def test_noise_is_the_one_of_every_other_path_bit_by_bit() -> None:
     bits = torch.empty(6, 4096, dtype=torch.int64)
     exact, rough = torch.empty(6, 4096, dtype=torch.float64), torch.empty(6, 4096)
 
-    _noise_kernel[(6,)](seeds, positions, bits, exact, rough, num_ids=4096)
+    noise_kernels.noise_kernel[(6,)](seeds, positions, bits, exact, rough, num_ids=4096)
 
     keys = torch.from_numpy(row_keys(SEEDS, POSITIONS).astype("int64"))
     token_ids = torch.arange(4096)[None]
@@ -87,21 +71,13 @@ def test_noise_is_the_one_of_every_other_path_bit_by_bit() -> None:
     assert (rough - exact).abs().max() < 1e-5
 
 
-@triton.jit
-def _rough_kernel(bits_ptr, exact_ptr, rough_ptr, tile: tl.constexpr):  # type: ignore[no-untyped-def]
-    index = tl.arange(0, tile)
-    bits = tl.load(bits_ptr + index).to(tl.uint32)
-    tl.store(exact_ptr + index, sampler_triton._exact_noise(bits))
-    tl.store(rough_ptr + index, sampler_triton._rough_noise(bits))
-
-
 def test_rough_noise_is_close_at_the_ends_of_the_bits_and_where_its_formula_changes() -> None:
     changes = int(2**32 * (1 - 0.0625))
     near = [*range(32), *range(2**32 - 64, 2**32), *range(changes - 48, changes + 48), 2**31, 2**31 - 1]
     bits = torch.tensor((near + [7] * 256)[:256])
     exact, rough = torch.empty(256, dtype=torch.float64), torch.empty(256)
 
-    _rough_kernel[(1,)](bits, exact, rough, tile=256)
+    noise_kernels.rough_kernel[(1,)](bits, exact, rough, tile=256)
 
     assert exact.isfinite().all()
     assert (rough - exact).abs().max() < 1e-5
