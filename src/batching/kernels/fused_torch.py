@@ -83,7 +83,8 @@ def rope_kv_write(
     """
     cos, sin, positions = rope
     num_tokens, width = qkv.shape[0], layout.num_heads * layout.k_dim
-    q, k, v = qkv.split([width, layout.num_kv_heads * layout.k_dim, layout.num_kv_heads * layout.v_dim], dim=1)
+    end = width + layout.num_kv_heads * layout.k_dim
+    q, k, v = qkv[:, :width], qkv[:, width:end], qkv[:, end:]
     q, k = (part.view(num_tokens, part.shape[1] // layout.k_dim, layout.k_dim) for part in (q, k))
     if norms is not None:
         q, k = rms_norm(q, norms[0], norms[2]), rms_norm(k, norms[1], norms[2])

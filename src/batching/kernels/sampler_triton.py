@@ -457,17 +457,17 @@ def _value(key):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _load_logits(  # type: ignore[no-untyped-def]
-    record_ptr, samples, logits_ptr, logits_stride, edited_ptr, token_id, vocab_size: tl.constexpr
-):
-    """float32 logits of this program's row: edited where it has edits, else raw; -inf beyond the vocabulary."""
+def _load_logits(source, token_id, vocab_size: tl.constexpr):  # type: ignore[no-untyped-def]
+    """float32 logits of this program's row: edited where it has edits, else raw; -inf beyond the vocabulary.
+
+    source: (whether the row is edited, raw logits, their stride, edited logits).
+    """
     index = tl.program_id(0).to(tl.int64)
     is_inside = token_id < vocab_size
-    if samples & _is_edited(record_ptr):
-        logit = tl.load(edited_ptr + index * vocab_size + token_id, mask=is_inside, other=float("-inf"))
+    if source[0]:
+        logit = tl.load(source[3] + index * vocab_size + token_id, mask=is_inside, other=float("-inf"))
     else:
-        raw = tl.load(logits_ptr + index * logits_stride + token_id, mask=is_inside, other=float("-inf"))
-        logit = raw.to(tl.float32)
+        logit = tl.load(source[1] + index * source[2] + token_id, mask=is_inside, other=float("-inf")).to(tl.float32)
     return logit
 
 
@@ -500,7 +500,8 @@ def _largest_kernel(  # type: ignore[no-untyped-def]
 ):
     record_ptr, samples = _record(rows_ptr, num_sampling_ptr, records_ptr)
     token_id = tl.program_id(1) * chunk + tl.arange(0, chunk)
-    logit = _load_logits(record_ptr, samples, logits_ptr, logits_stride, edited_ptr, token_id, vocab_size)
+    source = (samples & _is_edited(record_ptr), logits_ptr, logits_stride, edited_ptr)
+    logit = _load_logits(source, token_id, vocab_size)
     part = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(part_keys_ptr + part, tl.max(_keys(logit), axis=0))
 
@@ -531,7 +532,7 @@ def _cut_kernel(  # type: ignore[no-untyped-def]
     temperature = _float64(record_ptr, _TEMPERATURE)
     is_usable = (best_key > -_INFINITE) & (best_key < _INFINITE)
     if samples & is_usable & (temperature > 0.0):
-        source = (record_ptr, samples, logits_ptr, logits_stride, edited_ptr)
+        source = (_is_edited(record_ptr), logits_ptr, logits_stride, edited_ptr)
         best = _value(best_key)
         inverse = _inverse_temperature(temperature)
         top_k = tl.load(record_ptr + _TOP_K)
@@ -564,11 +565,6 @@ def _cut_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _load_source(source, token_id, vocab_size: tl.constexpr):  # type: ignore[no-untyped-def]
-    return _load_logits(source[0], source[1], source[2], source[3], source[4], token_id, vocab_size)
-
-
-@triton.jit
 def _is_kept(key, token_id, cut_key, cut_id):  # type: ignore[no-untyped-def]
     return (key > cut_key) | ((key == cut_key) & (token_id <= cut_id))
 
@@ -589,7 +585,7 @@ def _mass(  # type: ignore[no-untyped-def]
     total = tl.full((), 0.0, tl.float64)
     for start in range(0, vocab_size, chunk):
         token_id = start + tl.arange(0, chunk)
-        logit = _load_source(source, token_id, vocab_size)
+        logit = _load_logits(source, token_id, vocab_size)
         key = _keys(logit)
         counts = _is_kept(key, token_id, cut_key, cut_id) & (key >= least_key) & (token_id < vocab_size)
         share = tl.exp(_relative(logit, best, inverse)) if is_weighed else tl.full((chunk,), 1.0, tl.float32)
@@ -623,7 +619,7 @@ def _lowest_key(  # type: ignore[no-untyped-def]
         mass = tl.zeros((_NUM_PIVOTS,), tl.float64)
         for start in range(0, vocab_size, chunk):
             token_id = start + tl.arange(0, chunk)
-            logit = _load_source(source, token_id, vocab_size)
+            logit = _load_logits(source, token_id, vocab_size)
             key = _keys(logit)
             counts = _is_kept(key, token_id, cut_key, cut_id) & (token_id < vocab_size)
             share = tl.exp(_relative(logit, best, inverse)) if is_weighed else tl.full((chunk,), 1.0, tl.float32)
@@ -643,7 +639,7 @@ def _nth_id(source, wanted_key, nth, limit, vocab_size: tl.constexpr, chunk: tl.
     found = limit
     for start in range(0, vocab_size, chunk):
         token_id = start + tl.arange(0, chunk)
-        key = _keys(_load_source(source, token_id, vocab_size))
+        key = _keys(_load_logits(source, token_id, vocab_size))
         is_equal = ((key == wanted_key) & (token_id < vocab_size)).to(tl.int32)
         rank = seen + tl.cumsum(is_equal, axis=0)
         is_nth = (is_equal == 1) & (rank == nth)
@@ -694,7 +690,8 @@ def _score_kernel(  # type: ignore[no-untyped-def]
     is_usable = (best_key > -_INFINITE) & (best_key < _INFINITE)
     token_id = tl.program_id(1) * chunk + tl.arange(0, chunk)
     if samples & is_usable & (part_key >= cut_key):
-        logit = _load_logits(record_ptr, samples, logits_ptr, logits_stride, edited_ptr, token_id, vocab_size)
+        source = (_is_edited(record_ptr), logits_ptr, logits_stride, edited_ptr)
+        logit = _load_logits(source, token_id, vocab_size)
         key = _keys(logit)
         if temperature == 0.0:
             best_score = _value(part_key).to(tl.float64)
@@ -745,7 +742,9 @@ def _pick_kernel(  # type: ignore[no-untyped-def]
     is_best = score == tl.max(score, axis=0)
     token_id = tl.min(tl.where(is_best, part_id, _LAST), axis=0)
     best_key = tl.load(cuts_ptr + index * 4)
-    is_usable = (best_key > -_INFINITE) & (best_key < _INFINITE)
+    # Of usable logits one always wins; whatever else may come to pass, no id beyond the vocabulary leaves here.
+    has_winner = (token_id != _LAST) | (samples == 0)
+    is_usable = (best_key > -_INFINITE) & (best_key < _INFINITE) & has_winner
     raw_flags = tl.load(raw_flags_ptr + index)
     is_raw_sound = tl.where(samples & _is_edited(record_ptr), raw_flags == _RAW_FINITE, is_usable)
     is_padding = tl.load(rows_ptr + index) < 0

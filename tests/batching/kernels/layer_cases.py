@@ -125,11 +125,11 @@ def layout(num_heads: int, num_kv_heads: int, k_dim: int, v_dim: int) -> HeadLay
 
 FP8 = torch.float8_e4m3fn
 ROPE_CASES = (
+    RopeCase(layout(4, 2, 24, 24), 12, torch.float32, cache_dtype=FP8),
     *(RopeCase(layout(4, 2, 16, 16), 8, dtype, has_norm=has) for dtype in DTYPES for has in (True, False)),
     RopeCase(layout(3, 1, 80, 80), 10, torch.float16),
     RopeCase(layout(2, 2, 12, 20), 4, torch.bfloat16, has_norm=True, is_offset=True),
     RopeCase(layout(4, 2, 64, 64), 32, torch.bfloat16, cache_dtype=FP8, has_norm=True),
-    RopeCase(layout(4, 2, 24, 24), 12, torch.float32, cache_dtype=FP8),
     RopeCase(layout(1, 1, 128, 128), 64, torch.float16, num_tokens=1),
     RopeCase(layout(2, 1, 16, 16), 8, num_tokens=0),
 )

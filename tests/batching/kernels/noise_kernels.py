@@ -8,7 +8,7 @@ import triton.language as tl
 from batching.kernels.sampler_triton import _exact_noise, _noise_keys, _random_bits, _rough_noise
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def noise_kernel(  # type: ignore[no-untyped-def]
     seeds_ptr, positions_ptr, bits_ptr, exact_ptr, rough_ptr, num_ids: tl.constexpr
 ):
@@ -21,7 +21,7 @@ def noise_kernel(  # type: ignore[no-untyped-def]
     tl.store(rough_ptr + row * num_ids + token_id, _rough_noise(bits))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def rough_kernel(bits_ptr, exact_ptr, rough_ptr, tile: tl.constexpr):  # type: ignore[no-untyped-def]
     index = tl.arange(0, tile)
     bits = tl.load(bits_ptr + index).to(tl.uint32)

@@ -12,8 +12,10 @@ from batching.kernels import step_input_triton
 from tests.batching.kernels import kernel_mutants, layer_cases, sampler_tables
 from tests.batching.kernels.kernel_mutants import MUTANTS, KernelMutant
 
+TABLE = [pytest.param(mutant, marks=pytest.mark.slow) if mutant.is_slow else pytest.param(mutant) for mutant in MUTANTS]
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+
+@pytest.mark.parametrize("mutant", TABLE, ids=lambda mutant: mutant.name)
 def test_tables_notice_the_bug(mutant: KernelMutant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = mutant.load(tmp_path)
     name = mutant.module.__name__.rpartition(".")[2]
