@@ -1,4 +1,4 @@
-"""Triton kernels run in Triton's interpreter in this folder, unless TRITON_INTERPRET=0 asks for a real device.
+"""Where there is no CUDA device, or TRITON_INTERPRET=1 asks for it, the fused kernels run in Triton's interpreter.
 
 Triton reads the variable when a function is decorated, and transformers may have imported Triton long before. So its
 own library of decorated functions and our kernels are loaded here with the variable set, and nowhere else is it seen.
@@ -16,7 +16,7 @@ import torch
 from batching.kernels.triton_support import why_unavailable
 
 VARIABLE = "TRITON_INTERPRET"
-IS_INTERPRETED = os.environ.get(VARIABLE, "1") != "0"
+IS_INTERPRETED = os.environ.get(VARIABLE, "0" if torch.cuda.is_available() else "1") != "0"
 
 
 def decorate_for_the_interpreter() -> None:
@@ -35,15 +35,18 @@ if IS_INTERPRETED and why_unavailable() is None:
     decorate_for_the_interpreter()
 
 
-@pytest.fixture(autouse=True)
-def interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable is set while a kernel runs; tests for the other kind of run are skipped."""
-    is_for_gpu = request.node.get_closest_marker("gpu") is not None
-    if is_for_gpu and not torch.cuda.is_available():
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of interpreted kernels: the variable is set while one runs; skips where kernels are compiled."""
+    if not IS_INTERPRETED:
+        pytest.skip(f"kernels are compiled for the device here: run this with {VARIABLE}=1")
+    monkeypatch.setenv(VARIABLE, "1")
+
+
+@pytest.fixture
+def device_kernels() -> None:
+    """For tests of compiled kernels on a CUDA device."""
+    if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    if is_for_gpu and IS_INTERPRETED:
-        pytest.skip(f"kernels are interpreted: run this with {VARIABLE}=0")
-    if not is_for_gpu and not IS_INTERPRETED:
-        pytest.skip(f"{VARIABLE}=0: nothing is interpreted")
     if IS_INTERPRETED:
-        monkeypatch.setenv(VARIABLE, "1")
+        pytest.skip(f"kernels are interpreted: run this without {VARIABLE}=1")

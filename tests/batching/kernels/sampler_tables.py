@@ -39,14 +39,14 @@ class SamplerCase:
 
 
 CASES = (
-    SamplerCase(12, 50),
-    SamplerCase(8, 300, torch.bfloat16, seed=1),
-    SamplerCase(8, 97, torch.float16, "tied", seed=2),
-    SamplerCase(6, 64, shape="equal", seed=3),
-    SamplerCase(6, 130, shape="masked", seed=4),
+    SamplerCase(9, 50),
+    SamplerCase(5, 300, torch.bfloat16, seed=1),
+    SamplerCase(5, 97, torch.float16, "tied", seed=2),
+    SamplerCase(4, 64, shape="equal", seed=3),
+    SamplerCase(4, 130, shape="masked", seed=4),
     SamplerCase(8, 70, shape="broken", seed=5),
-    SamplerCase(9, 99, has_masks=True, seed=6),
-    SamplerCase(14, 9, shape="flat", seed=11),
+    SamplerCase(6, 99, has_masks=True, seed=6),
+    SamplerCase(7, 9, shape="flat", seed=11),
     SamplerCase(2, 1, seed=7),
     SamplerCase(2, 2, seed=8),
     SamplerCase(2, 4097, shape="tied", seed=9, has_edits=False),

@@ -12,6 +12,8 @@ from batching.kernels import step_input_triton
 from tests.batching.kernels import kernel_mutants, layer_cases, sampler_tables
 from tests.batching.kernels.kernel_mutants import MUTANTS, KernelMutant
 
+pytestmark = pytest.mark.usefixtures("interpreter")
+
 TABLE = [pytest.param(mutant, marks=pytest.mark.slow) if mutant.is_slow else pytest.param(mutant) for mutant in MUTANTS]
 
 

@@ -1,4 +1,4 @@
-"""The same tables as in the interpreter on a real device: TRITON_INTERPRET=0 pytest tests/batching/kernels -m gpu."""
+"""The same tables as in the interpreter, on a CUDA device: pytest tests/batching/kernels -m gpu."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.batching.kernels.layer_cases import ActivationCase, NormCase, RopeCas
 from tests.batching.kernels.sampler_tables import SamplerCase
 from tests.batching.kernels.step_input_cases import PlanCase
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device_kernels")]
 GPU = torch.device("cuda")
 UNITS = {torch.float32: 16.0, torch.float16: 1.0, torch.bfloat16: 1.0}
 
@@ -39,13 +39,12 @@ def test_step_input_on_the_device_is_the_reference(case: PlanCase) -> None:
     tables, wanted_tables = step_input_cases.make_tables(GPU), step_input_cases.make_tables(GPU)
     inputs, wanted = step_input_cases.make_inputs(case, GPU), step_input_cases.make_inputs(case, GPU)
     sampled = torch.arange(case.num_rows, dtype=torch.int32, device=GPU)
-    for kernels, its_tables, its_inputs in (
-        (step_input_triton, tables, inputs),
-        (step_input_torch, wanted_tables, wanted),
-    ):
-        kernels.apply_differences(its_tables, planned.packed)
-        kernels.build_inputs(its_tables, planned.plan, its_inputs)
-        kernels.commit_tokens(its_tables, planned.plan, its_inputs, sampled)
+    step_input_triton.apply_differences(tables, planned.packed)
+    step_input_triton.build_inputs(tables, planned.plan, inputs)
+    step_input_triton.commit_tokens(tables, planned.plan, inputs, sampled)
+    step_input_torch.apply_differences(wanted_tables, planned.packed)
+    step_input_torch.build_inputs(wanted_tables, planned.plan, wanted)
+    step_input_torch.commit_tokens(wanted_tables, planned.plan, wanted, sampled)
 
     assert torch.equal(tables.arena, wanted_tables.arena)
     assert step_input_cases.as_lists(inputs) == step_input_cases.as_lists(wanted)
@@ -56,6 +55,6 @@ def test_tokens_chosen_on_the_device_are_those_of_the_reference(case: SamplerCas
     buffers = sampler_tables.run_kernels(case, GPU)
 
     assert sampler_tables.chosen_by_kernels(buffers, case) == sampler_tables.chosen_by_reference(case)
-    found = sampler_tables.logprobs_of_kernels(buffers, case)
-    wanted = [token.logprob for token in sampler_tables.reference_tokens(case)]
-    assert case.has_masks or sampler_tables.ids_of(found) == sampler_tables.ids_of(wanted)
+    found, wanted = sampler_tables.logprobs_of_kernels(buffers, case), sampler_tables.reference_logprobs(buffers, case)
+    assert sampler_tables.ids_of(found) == sampler_tables.ids_of(wanted)
+    assert sampler_tables.numbers_of(found) == pytest.approx(sampler_tables.numbers_of(wanted), abs=3e-5)

@@ -18,6 +18,8 @@ from batching.kernels import gated_activation_triton, rms_norm_triton, rope_kv_w
 from tests.batching.kernels import layer_cases
 from tests.batching.kernels.layer_cases import ActivationCase, NormCase, RopeCase
 
+pytestmark = pytest.mark.usefixtures("interpreter")
+
 CPU = torch.device("cpu")
 UNITS = {torch.float32: 8.0, torch.float16: 1.0, torch.bfloat16: 1.0}
 

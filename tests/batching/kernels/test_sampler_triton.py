@@ -13,6 +13,8 @@ from batching.sampling_noise import gumbel_noise, row_keys, token_bits
 from tests.batching.kernels import noise_kernels, sampler_tables
 from tests.batching.kernels.sampler_tables import CASES, CPU, SLOW_CASES, SamplerCase
 
+pytestmark = pytest.mark.usefixtures("interpreter")
+
 TABLE = [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_CASES)]
 
 

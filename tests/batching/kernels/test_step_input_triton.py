@@ -15,6 +15,8 @@ pytest.importorskip("triton", reason="Triton is not installed: pip install trito
 
 from batching.kernels import step_input_triton
 
+pytestmark = pytest.mark.usefixtures("interpreter")
+
 CPU = torch.device("cpu")
 
 
