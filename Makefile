@@ -54,6 +54,8 @@ test-all: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) install triton==3.6.0 || \
+		echo "No triton for this machine: the tests of the GPU kernels are skipped."
 	$(BIN)/python -m pytest -q -m "slow or not slow" $(ARGS)
 
 page:
