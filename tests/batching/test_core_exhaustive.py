@@ -49,7 +49,10 @@ def explore(
 
 @pytest.mark.parametrize("requests", [EQUAL, NESTED, SAMPLES], ids=["equal", "nested", "samples"])
 @pytest.mark.parametrize("enable_prefix_caching", [True, False], ids=["cached", "uncached"])
-@pytest.mark.parametrize(("num_blocks", "block_size"), [(4, 1), pytest.param(4, 2, marks=pytest.mark.slow), (3, 2)])
+@pytest.mark.parametrize(
+    ("num_blocks", "block_size"),
+    [(4, 1), pytest.param(4, 2, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow)],
+)
 def test_every_history_keeps_all_invariants(
     requests: list[GenerationRequest], num_blocks: int, block_size: int, enable_prefix_caching: bool
 ) -> None:

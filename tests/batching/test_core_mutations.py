@@ -13,6 +13,7 @@ def test_core_without_a_bug_passes_the_battery() -> None:
     assert first_failure() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_battery_notices_the_bug(mutant: Mutant) -> None:
     with applied(mutant):

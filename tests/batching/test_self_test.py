@@ -83,6 +83,7 @@ def test_order_without_prompts_loads_nothing() -> None:
     assert isinstance(facts, TorchFacts)
 
 
+@pytest.mark.slow
 def test_process_tells_a_missing_model_in_its_last_line() -> None:
     order = SelfTestOrder(settings=engine_settings(Path("/nowhere")), prompts=[[1]], max_tokens=1)
     command = [sys.executable, "-P", "-m", "batching.self_test"]

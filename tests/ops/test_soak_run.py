@@ -42,6 +42,7 @@ async def test_server_that_gives_everything_back_is_clean() -> None:
         assert await find_faults(target) == []
 
 
+@pytest.mark.slow
 async def test_server_that_keeps_descriptors_is_found_out() -> None:
     with running_server("leak") as target:
         assert await find_faults(target) == [f"file descriptors of {target.pid}, python leaky_server.py leak"]

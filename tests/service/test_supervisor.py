@@ -216,6 +216,7 @@ async def test_stopped_child_is_replaced(stage: Stage) -> None:
     stage.check_nothing_is_left()
 
 
+@pytest.mark.slow
 async def test_supervisor_that_stood_still_blames_nobody(stage: Stage) -> None:
     stage.start()
     await stage.until(lambda: bool(stage.ready))
@@ -237,6 +238,7 @@ async def test_signal_ends_the_pause_before_a_restart(stage: Stage, monkeypatch:
     stage.check_nothing_is_left()
 
 
+@pytest.mark.slow
 async def test_pause_before_a_restart_is_not_mistaken_for_silence(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -316,6 +316,7 @@ async def test_drain_delay_takes_readiness_before_it_refuses(paced: Callable[...
     quire.wait_until_nothing_is_left()
 
 
+@pytest.mark.slow
 async def test_drain_timeout_ends_what_still_runs_with_a_word(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--drain-timeout-s", "1")
     clients = [StreamClient(quire.address, n=1 + index % 2) for index in range(4)]

@@ -148,6 +148,7 @@ async def test_posts_to_two_workers_do_not_interleave(
     assert {message["content"] for message in messages[::2]} == {f"N{number}" for number in range(8)}
 
 
+@pytest.mark.slow
 async def test_first_uses_in_all_workers_at_once_make_one_database(
     paced: Callable[..., QuireProcess], flags: tuple[str, ...]
 ) -> None:

@@ -428,6 +428,7 @@ async def test_server_without_its_default_goes_on(tmp_path: Path) -> None:
         quire.wait_until_nothing_is_left()
 
 
+@pytest.mark.slow
 async def test_request_brings_the_default_back(shared: QuireProcess) -> None:
     address = shared.address
     await order(address, "model", "unload", timeout_s=0)

@@ -147,6 +147,7 @@ async def test_cancel_reaches_any_worker_and_frees_everything(slow: QuireProcess
         assert (await status_of(slow, name, "DELETE"))["status"] == "cancelled"
 
 
+@pytest.mark.slow
 async def test_place_in_the_queue_is_told_and_can_be_given_up(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--workers", "2", "--max-num-seqs", "1")
     async with submitted(quire, {"max_tokens": LONG}, **{"x-request-id": "first"}) as running:

@@ -210,6 +210,7 @@ async def test_texts_and_metrics_are_sent_on_demand(tmp_path: Path) -> None:
     assert "canary-7f3a" not in repr(sink.points)
 
 
+@pytest.mark.slow
 async def test_spans_are_sent_over_grpc(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, running_grpc_sink() as sink:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
