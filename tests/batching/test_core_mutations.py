@@ -8,13 +8,15 @@ from tests.batching.core_battery import first_failure
 from tests.batching.core_mutant import Mutant, applied
 from tests.batching.core_mutants import MUTANTS
 
+SOME = list(MUTANTS[::5])
+REST = [pytest.param(mutant, marks=pytest.mark.slow) for mutant in MUTANTS if mutant not in SOME]
+
 
 def test_core_without_a_bug_passes_the_battery() -> None:
     assert first_failure() is None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*SOME, *REST], ids=lambda mutant: mutant.name)
 def test_battery_notices_the_bug(mutant: Mutant) -> None:
     with applied(mutant):
         failure = first_failure()

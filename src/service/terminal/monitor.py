@@ -18,7 +18,8 @@ from contracts.errors import QuireError, ServerUnreachable
 from contracts.explanation import ExplanationList
 from contracts.live import LiveView
 from service.terminal.api_client import ApiClient
-from service.terminal.live_source import CLOSE_S, LiveSource, Lost
+from service.terminal.background import in_background
+from service.terminal.live_source import LiveSource, Lost
 from service.terminal.monitor_meter import Meter, Quantiles, quantiles
 from service.terminal.monitor_screen import Scene, draw_monitor
 
@@ -29,23 +30,11 @@ ONCE_WAIT_S = 10.0
 
 
 class Latencies:
-    """Asks for the last requests now and then, in a thread. Owner: one monitor."""
+    """What the last requests took, asked for now and then. Owner: one monitor."""
 
     def __init__(self, client: ApiClient) -> None:
         self.quantiles: dict[str, Quantiles] = {}
         self._client = client
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._ask, name="quire-latencies", daemon=True)
-
-    def start(self) -> None:
-        """Begin to ask."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ask no more."""
-        self._closed.set()
-        if self._thread.ident is not None:
-            self._thread.join(CLOSE_S)
 
     def refresh(self) -> None:
         """Ask once; a server that is away, or a key that may not see them, leaves what there was."""
@@ -53,10 +42,11 @@ class Latencies:
             wanted: dict[str, str | int] = {"limit": NUM_REQUESTS, "order": "newest"}
             self.quantiles = quantiles(self._client.get_json("/v1/requests", ExplanationList, wanted).data)
 
-    def _ask(self) -> None:
-        while not self._closed.is_set():
+    def ask(self, closed: threading.Event) -> None:
+        """Again and again, until it is closed."""
+        while not closed.is_set():
             self.refresh()
-            self._closed.wait(LATENCIES_EVERY_S)
+            closed.wait(LATENCIES_EVERY_S)
 
 
 class Monitor:
@@ -72,34 +62,27 @@ class Monitor:
 
     def run(self, refresh_s: float) -> None:
         """Draw until q, Escape or Ctrl-C."""
-        self._source.start()
-        self._latencies.start()
-        try:
-            with contextlib.suppress(KeyboardInterrupt), _single_keys() as is_listening:
-                hint = "q quits" if is_listening else "Ctrl-C quits"
-                with Live(console=self._console, auto_refresh=False, screen=True) as live:
-                    while not _quit_within(refresh_s, is_listening=is_listening):
-                        self._take_news()
-                        live.update(self._draw(hint), refresh=True)
-        finally:
-            self._source.close()
-            self._latencies.close()
+        reading = in_background("quire-live", self._source.read)
+        asking = in_background("quire-latencies", self._latencies.ask)
+        with reading, asking, contextlib.suppress(KeyboardInterrupt), _single_keys() as is_listening:
+            hint = "q quits" if is_listening else "Ctrl-C quits"
+            with Live(console=self._console, auto_refresh=False, screen=True) as live:
+                while not _quit_within(refresh_s, is_listening=is_listening):
+                    self._take_news()
+                    live.update(self._draw(hint), refresh=True)
 
     def print_once(self) -> None:
         """One plain snapshot; raises ServerUnreachable where none comes."""
-        self._source.start()
-        self._latencies.refresh()
-        deadline_s = time.monotonic() + ONCE_WAIT_S
-        num_looks = 0
-        try:
+        with in_background("quire-live", self._source.read):
+            self._latencies.refresh()
+            deadline_s = time.monotonic() + ONCE_WAIT_S
+            num_looks = 0
             while num_looks < 2:
                 with contextlib.suppress(queue.Empty):
                     self._take(self._source.news.get(timeout=max(0.01, deadline_s - time.monotonic())))
                     num_looks += self._problem is None
                 if self._problem is not None or time.monotonic() > deadline_s:
                     raise ServerUnreachable(self._problem or f"{self._url} shows nothing within {ONCE_WAIT_S:g} s.")
-        finally:
-            self._source.close()
         self._console.print(self._draw(""))
 
     def _take_news(self) -> None:

@@ -76,6 +76,7 @@ def test_proxies_of_the_environment_are_not_asked_for_loopback(
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     with ApiClient(api.url) as client:
         client.get_json("/v1/presets", PresetList)
+    assert [asked.path for asked in api.asked] == ["/v1/presets"]
 
 
 def test_nobody_there_names_the_address_and_the_command() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from contracts.live import LiveView
 from service.cli import main
 from service.terminal import live_source
 from service.terminal.api_client import ApiClient, RequestRefused
+from service.terminal.background import in_background
 from service.terminal.live_source import LiveSource, Lost
 from tests.service.terminal.live_looks import look, row
 from tests.service.terminal.scripted_api import Answer, ScriptedApi, scripted_api
@@ -37,18 +39,25 @@ def api() -> Iterator[ScriptedApi]:
 def source(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveSource]:
     monkeypatch.setattr(live_source, "RETRY_S", 0.01)
     with ApiClient(api.url) as client:
-        source = LiveSource(client, "a/b")
-        yield source
-        source.close()
+        yield LiveSource(client, "a/b")
+
+
+@pytest.fixture
+def start(source: LiveSource) -> Iterator[Callable[[], None]]:
+    """Begins to read, once the answers are there."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(in_background("quire-live", source.read))
 
 
 def next_of(source: LiveSource) -> LiveView | Lost | QuireError:
     return source.news.get(timeout=PATIENCE_S)
 
 
-def test_looks_come_in_order_and_the_end_is_told(api: ScriptedApi, source: LiveSource) -> None:
+def test_looks_come_in_order_and_the_end_is_told(
+    api: ScriptedApi, source: LiveSource, start: Callable[[], None]
+) -> None:
     api.answers["GET /v1/live"] = events(look(1.0), look(2.0))
-    source.start()
+    start()
     first, second, end = (next_of(source) for _ in range(3))
     assert isinstance(first, LiveView)
     assert isinstance(second, LiveView)
@@ -56,26 +65,26 @@ def test_looks_come_in_order_and_the_end_is_told(api: ScriptedApi, source: LiveS
     assert (second.at, api.asked[0].path) == (2.0, NAMED)
 
 
-def test_server_that_is_away_is_asked_again(api: ScriptedApi, source: LiveSource) -> None:
+def test_server_that_is_away_is_asked_again(api: ScriptedApi, source: LiveSource, start: Callable[[], None]) -> None:
     body = msgspec.json.encode({"error": {"message": "The server is still starting.", "code": "starting"}})
     api.answers["GET /v1/live"] = Answer(status=503, body=body)
-    source.start()
+    start()
     assert next_of(source) == Lost(reason="The server is still starting.")
     api.answers["GET /v1/live"] = events(look(3.0))
     news: Any = next(one for one in iter(lambda: next_of(source), None) if isinstance(one, LiveView))
     assert news.at == 3.0
 
 
-def test_key_that_may_not_look_is_final(api: ScriptedApi, source: LiveSource) -> None:
+def test_key_that_may_not_look_is_final(api: ScriptedApi, source: LiveSource, start: Callable[[], None]) -> None:
     body = msgspec.json.encode({"error": {"message": "It lacks the scope.", "code": "insufficient_scope"}})
     api.answers["GET /v1/live"] = Answer(status=403, body=body)
-    source.start()
+    start()
     assert isinstance(next_of(source), RequestRefused)
 
 
-def test_other_servers_view_is_final(api: ScriptedApi, source: LiveSource) -> None:
+def test_other_servers_view_is_final(api: ScriptedApi, source: LiveSource, start: Callable[[], None]) -> None:
     api.answers["GET /v1/live"] = Answer(body=b"data: {}\n\n", headers={"content-type": "text/event-stream"})
-    source.start()
+    start()
     assert isinstance(next_of(source), ServerUnreachable)
 
 
