@@ -291,7 +291,7 @@ async def test_engine_waits_for_a_worker_that_is_slow(
     await until(lambda: rig.engine.is_held)
     num_steps = rig.runner.num_steps
     await asyncio.sleep(0.2)
-    assert rig.runner.num_steps == num_steps
+    assert rig.runner.num_steps <= num_steps + 1, "only the step that was under way may end while the engine waits"
     assert rig.engine.stats().num_finished < 8
     peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
     deltas = await peer.deltas(8)
