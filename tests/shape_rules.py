@@ -30,6 +30,7 @@ PURE_BATCHING = (
     "scheduler_config",
     "sequence",
     "step",
+    "steps_in_flight",
     "tenant_limits",
     "token_budget",
     "waiting_queue",
@@ -42,8 +43,9 @@ FORBIDDEN_NAMES = frozenset({"utils.py", "base.py", "helpers.py", "common_utils.
 OPEN_HANDLERS = frozenset(
     {
         ("src/batching/async_engine.py", "_run"),
-        ("src/batching/engine.py", "_attempt"),
+        ("src/batching/isolation.py", "_attempt"),
         ("src/batching/engine_server.py", "_submit"),
+        ("src/batching/step_pipeline.py", "_launch"),
         ("src/service/compat/gemma_stream.py", "events"),
         ("src/service/engine_process.py", "_serve"),
         ("src/service/engine_provider.py", "_load"),

@@ -15,11 +15,13 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from batching.engine import EngineCore, build_engine, execute_isolated, snapshot
+from batching.engine import EngineCore, build_engine, snapshot
 from batching.latencies import LatencyBook
 from batching.live_look import count_so_far, look_at_batch, look_at_blocks, look_at_queue
 from batching.model_loader import ProgressCallback, no_progress
 from batching.request_book import RequestBook
+from batching.step import StepOutput
+from batching.step_pipeline import StepPipeline
 from batching.step_spans import StepSpans
 from batching.step_timer import StepTimer
 from contracts.engine import DeltaStream, EngineInfo, EngineStats
@@ -75,6 +77,7 @@ class AsyncEngine:
         """Those that wait for the next delta of a request."""
         self._latencies = LatencyBook()
         self._last_step_s = 0.0
+        self._pipeline = StepPipeline(core.runner, log.error)
         self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s)
         """Says how long the step in flight has run; a watchdog in another thread may read it."""
         self.step_spans: StepSpans | None = None
@@ -263,24 +266,33 @@ class AsyncEngine:
             self._die(f"the engine stopped: {type(error).__name__}")
 
     async def _step(self) -> None:
+        """Plan a step, or none where nothing can be planned now, and commit the oldest one that is over."""
         scheduler = self._scheduler
-        if not scheduler.has_work:
-            if (fault := scheduler.repair_idle()) is not None:
-                log.error("integrity_fault_repaired", fault=fault)
-            self._idle.set()
-            self._wake.clear()
-            await self._wake.wait()
+        if not scheduler.has_work and not scheduler.is_step_in_flight:
+            await self._rest()
         await self._may_step.wait()
         self._deliver(scheduler.expire(self._clock()))
         plan = scheduler.schedule(self._clock())
-        if plan is None:  # everything expired just now
+        if plan is None and not scheduler.is_step_in_flight:  # everything expired just now
             await asyncio.sleep(0)
             return
-        loop = asyncio.get_running_loop()
-        began_s = self._clock()
         with self.timer:
-            output = await loop.run_in_executor(self._executor, execute_isolated, self._core.runner, plan, log.error)
-        now_s = self._clock()
+            output = await asyncio.get_running_loop().run_in_executor(self._executor, self._pipeline.advance, plan)
+        if output is not None:
+            self._commit(output)
+
+    async def _rest(self) -> None:
+        """Until there is work."""
+        if (fault := self._scheduler.repair_idle()) is not None:
+            log.error("integrity_fault_repaired", fault=fault)
+        self._idle.set()
+        self._wake.clear()
+        await self._wake.wait()
+
+    def _commit(self, output: StepOutput) -> None:
+        scheduler, now_s = self._scheduler, self._clock()
+        plan = scheduler.oldest_in_flight
+        began_s = max(plan.began_s, self._last_step_s)
         self._latencies.decode_step(now_s - self._last_step_s, plan.num_decodes)
         self._last_step_s = now_s
         if self.step_spans is not None:

@@ -152,14 +152,15 @@ class BlockPool:
         self._digest_to_block = {}
         self._free = FreeList(self.num_blocks)
 
-    def check_idle(self) -> None:
-        """Raise BlockPoolCorrupt if any block is held, lost or half known; quick enough for every idle moment."""
+    def idle_fault(self) -> str | None:
+        """What is wrong if any block is held, lost or half known; quick enough for every idle moment."""
         if any(self._num_refs) or len(self._free) != self.num_blocks:
             num_held = self.num_blocks - self._num_refs.count(0)
-            raise BlockPoolCorrupt(f"nothing is live, but {num_held} blocks are held and {len(self._free)} are free")
+            return f"nothing is live, but {num_held} blocks are held and {len(self._free)} are free"
         num_keys = self.num_blocks - self._keys.count(None)
         if num_keys != len(self._digest_to_block):
-            raise BlockPoolCorrupt(f"{num_keys} blocks have a key, {len(self._digest_to_block)} can be found")
+            return f"{num_keys} blocks have a key, {len(self._digest_to_block)} can be found"
+        return None
 
     def check_integrity(self, tables: Iterable[list[int]]) -> None:
         """Raise BlockPoolCorrupt unless the counts equal the live `tables` and every block is in one state."""

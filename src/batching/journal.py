@@ -89,7 +89,7 @@ class Journal:
         self._num_short_steps = 0
         self._steps = StepShare()
         self._stories: dict[int, Story] = {}
-        self._step_began_s = 0.0
+        self._step_began_s = self._step_ended_s = 0.0
 
     # ---- the turns of a sequence
 
@@ -164,7 +164,7 @@ class Journal:
         """A step is being planned now; the time since the last one belongs to what stopped admission then."""
         self.now_s = now_s
         self._sums[self._cause] += self.now_s - self._since_s
-        self._since_s = self._step_began_s = self.now_s
+        self._since_s = self.now_s
 
     def stop_admission(self, cause: WaitCause, running: Iterable[Sequence]) -> None:
         """Why whoever waits now goes on waiting."""
@@ -178,8 +178,9 @@ class Journal:
         self._num_short_steps += 1
 
     def end_step(self, plan: SchedulerOutput, duration_s: float, now_s: float) -> None:
-        """Count a step that has been computed."""
-        self.now_s = now_s
+        """Count a step that has been computed. One that was planned ahead began when the one before it ended."""
+        self._step_began_s = max(plan.began_s, self._step_ended_s)
+        self.now_s = self._step_ended_s = now_s
         steps = self._steps
         self._steps = StepShare(
             steps.num_steps + 1,

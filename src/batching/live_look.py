@@ -35,7 +35,7 @@ def look_at_blocks(scheduler: Scheduler) -> tuple[bytes, list[int]]:
     cells = array("H", bytes(2 * pool.num_blocks))
     for block_id in pool.cached_block_ids():
         cells[block_id] = CACHED
-    for block_id in scheduler._release_after_step:
+    for block_id in scheduler._in_flight.held_block_ids:
         cells[block_id] = LEAVING
     for place in range(len(running) - 1, -1, -1):
         cell = FIRST_HOLDER + place

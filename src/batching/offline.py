@@ -8,8 +8,9 @@ from types import TracebackType
 
 import structlog
 
-from batching.engine import build_engine, execute_isolated, snapshot
+from batching.engine import build_engine, snapshot
 from batching.model_loader import ProgressCallback, no_progress
+from batching.step_pipeline import StepPipeline
 from contracts.engine import EngineInfo, EngineStats
 from contracts.generation import GenerationDelta, GenerationRequest
 from contracts.settings import EngineSettings
@@ -53,9 +54,9 @@ class OfflineEngine:
         scheduler = self._core.scheduler
         for request in requests:
             scheduler.submit(request, time.monotonic())
-        while scheduler.has_work:
+        pipeline = StepPipeline(self._core.runner, log.error)
+        while scheduler.has_work or scheduler.is_step_in_flight:
             yield from scheduler.expire(time.monotonic())
-            plan = scheduler.schedule(time.monotonic())
-            if plan is not None:
-                output = execute_isolated(self._core.runner, plan, log.error)
+            output = pipeline.advance(scheduler.schedule(time.monotonic()))
+            if output is not None:
                 yield from scheduler.commit(output, time.monotonic())

@@ -29,6 +29,16 @@ def place(sequence: Sequence, pool: BlockPool, num_kept_free: int) -> bool:
     return True
 
 
+def all_fit(running: list[Sequence], pool: BlockPool) -> bool:
+    """Whether all that decode next get their slots without anybody's blocks.
+
+    Asked before a step is planned ahead: who is preempted is decided with all tokens known, for somebody may end.
+    """
+    decoding = [sequence for sequence in running if sequence.decodes_next]
+    missing = sum(sequence.block_table.num_missing_blocks(sequence.next_len) for sequence in decoding)
+    return missing <= pool.num_free_blocks
+
+
 def num_blocks_kept_free(sequence: Sequence, running: list[Sequence]) -> int:
     """Blocks left to those who run: one each for their next tokens, or all they can need after preemptions."""
     is_optimistic = sequence.num_preemptions < MAX_OPTIMISTIC_PREEMPTIONS

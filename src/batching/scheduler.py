@@ -2,7 +2,8 @@
 
 Owns the sequences, the waiting queue and the block pool. Pure: synchronous, no clock of its own (every call is given
 `now_s`, monotonic seconds), no torch, no text. One step is schedule -> (the runner executes) -> commit; between the
-two, submit and abort are allowed, and an aborted sequence keeps its blocks until the step is over.
+two, submit and abort are allowed, and an aborted sequence keeps its blocks until the step is over. Where the config
+allows two steps in flight, one is planned ahead of the tokens of the last: on the assumption that nobody ends by them.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import math
 
 from batching.admission import Admission
-from batching.block_pool import BlockPool, BlockPoolCorrupt
+from batching.block_pool import BlockPool
 from batching.fair_share import FairShare
 from batching.journal import Journal
-from batching.placement import num_blocks_kept_free, place
+from batching.placement import all_fit, num_blocks_kept_free, place
 from batching.scheduler_config import Counters, SchedulerConfig
 from batching.sequence import Sequence, SequenceStatus, sequence_of
 from batching.step import SampledToken, ScheduledSequence, SchedulerOutput, StepOutput
+from batching.steps_in_flight import StepsInFlight
 from batching.tenant_limits import TenantLimits
 from batching.token_budget import TokenBudget
 from batching.waiting_queue import WaitingQueue
@@ -46,8 +48,7 @@ class Scheduler:
         self._requests: dict[str, list[Sequence]] = {}
         """Unfinished samples of each live request."""
         self._parked: dict[str, list[Sequence]] = {}
-        self._in_flight: SchedulerOutput | None = None
-        self._release_after_step: list[int] = []
+        self._in_flight = StepsInFlight()
         self._suspect_blocks: set[int] = set()
         """Held broken numbers and are still referenced; cleared once they are free."""
         self._blocks_to_clear: list[int] = []
@@ -68,7 +69,12 @@ class Scheduler:
 
     @property
     def is_step_in_flight(self) -> bool:
-        return self._in_flight is not None
+        return len(self._in_flight) > 0
+
+    @property
+    def oldest_in_flight(self) -> SchedulerOutput:
+        """The step that the next commit is about; IndexError without one."""
+        return self._in_flight.oldest
 
     # ---- submit, abort, expire
 
@@ -83,8 +89,7 @@ class Scheduler:
         order = now_s + request.priority * self.config.priority_ageing_s
         samples = [self._new_sequence(request, index, now_s, order) for index in range(request.num_samples)]
         self._requests[request.request_id] = samples
-        deadline_s = math.inf if samples[0].deadline_s is None else samples[0].deadline_s
-        self._earliest_deadline_s = min(self._earliest_deadline_s, deadline_s)
+        self._earliest_deadline_s = min(self._earliest_deadline_s, samples[0].deadline_s)
         self.counters.num_requests += 1
         self.counters.num_prompt_tokens += len(request.prompt_token_ids)
         self.shares.open(request.tenant.name)
@@ -109,19 +114,24 @@ class Scheduler:
         if now_s < self._earliest_deadline_s:
             return []
         live = [sequence for samples in self._requests.values() for sequence in samples]
-        late = [sequence for sequence in live if sequence.deadline_s is not None and sequence.deadline_s <= now_s]
+        late = [sequence for sequence in live if sequence.deadline_s <= now_s]
         deltas = [self._finish(sequence, FinishReason.DEADLINE, now_s) for sequence in late]
         left = (sequence.deadline_s for samples in self._requests.values() for sequence in samples)
-        self._earliest_deadline_s = min((at_s for at_s in left if at_s is not None), default=math.inf)
+        self._earliest_deadline_s = min(left, default=math.inf)
         return deltas
 
     # ---- schedule
 
     def schedule(self, now_s: float) -> SchedulerOutput | None:
-        """Plan the next step: decodes, then running prefills, then admissions. None when nothing can run."""
-        if self._in_flight is not None:
+        """Plan the next step: decodes, then running prefills, then admissions. None when nothing can run.
+
+        With a step in flight also None where it is too early to plan: the step in flight has to be committed first.
+        """
+        if len(self._in_flight) >= self.config.max_steps_in_flight:
             raise RuntimeError("schedule was called before the step in flight was committed")
         self.journal.begin_step(now_s)
+        if self._in_flight and not all_fit(self._running, self.pool):
+            return None
         self.pool.begin_step(now_s)
         rows = self._schedule_decodes()
         num_decodes = len(rows)
@@ -133,28 +143,30 @@ class Scheduler:
         if not rows:
             return None
         cleared, self._blocks_to_clear = self._blocks_to_clear, []
-        self._in_flight = SchedulerOutput(
+        plan = SchedulerOutput(
             step_id=self.counters.num_steps,
             sequences=rows,
             num_tokens=sum(len(row.token_ids) for row in rows),
             num_decodes=num_decodes,
             blocks_to_clear=cleared,
+            began_s=now_s,
         )
+        self._in_flight.begin(plan)
         self.counters.num_steps += 1
         self.counters.num_scheduled_seqs += len(rows)
-        return self._in_flight
+        return plan
 
     def _schedule_decodes(self) -> list[ScheduledSequence]:
         rows = []
         for sequence in list(self._running):
             is_running = sequence.status is SequenceStatus.RUNNING  # an older one may have preempted it just now
-            if is_running and sequence.is_decoding and self._reserve_slot(sequence):
+            if is_running and sequence.decodes_next and self._reserve_slot(sequence):
                 rows.append(self._row(sequence, 1))
         return rows
 
     def _reserve_slot(self, sequence: Sequence) -> bool:
         """Make room for one more token, at the cost of younger sequences; False if this one had to go itself."""
-        missing = sequence.block_table.num_missing_blocks(sequence.num_tokens)
+        missing = sequence.block_table.num_missing_blocks(sequence.next_len)
         while missing and missing > self.pool.num_free_blocks:
             youngest = self._running[-1]
             num_computed = youngest.num_computed_tokens
@@ -175,8 +187,8 @@ class Scheduler:
 
     def _schedule_prefills(self, rows: list[ScheduledSequence], budget: int) -> int:
         for sequence in self._running:
-            if budget > 0 and not sequence.is_decoding:
-                num_tokens = min(sequence.num_remaining_tokens, budget)
+            if budget > 0 and not sequence.num_awaited_tokens and not sequence.decodes_next:
+                num_tokens = min(sequence.num_unplanned_tokens, budget)
                 rows.append(self._row(sequence, num_tokens))
                 budget -= num_tokens
         return budget
@@ -211,7 +223,10 @@ class Scheduler:
         return num_blocks_kept_free(sequence, self._running)
 
     def _row(self, sequence: Sequence, num_tokens: int) -> ScheduledSequence:
-        return sequence.row(num_tokens)
+        row = sequence.row(num_tokens)
+        sequence.num_planned_tokens += num_tokens
+        sequence.num_awaited_tokens += row.is_sampling
+        return row
 
     # ---- commit
 
@@ -234,6 +249,8 @@ class Scheduler:
                 deltas.append(self._fail(sequence, sampled.error, now_s))
                 continue
             sequence.num_computed_tokens += len(row.token_ids)
+            sequence.num_planned_tokens -= len(row.token_ids)
+            sequence.num_awaited_tokens -= row.is_sampling
             if index >= plan.num_decodes:
                 self.journal.computed(sequence, row, plan)
             self._register_blocks(sequence)
@@ -247,20 +264,11 @@ class Scheduler:
         if sampled is not None and sampled.error is not None:
             self._suspect(row.block_ids)
 
-    def fail_step(self, error: str, now_s: float) -> list[GenerationDelta]:
-        """End every sequence of the step in flight with an error: the model could not compute it."""
-        plan = self._take_in_flight()
-        seq_ids = {row.seq_id for row in plan.sequences}
-        for row in plan.sequences:
-            self._suspect(row.block_ids[row.start // self.config.block_size :])
-        return [self._fail(sequence, error, now_s) for sequence in list(self._running) if sequence.seq_id in seq_ids]
-
     def _take_in_flight(self) -> SchedulerOutput:
-        plan, self._in_flight = self._in_flight, None
-        if plan is None:
+        if not self._in_flight:
             raise RuntimeError("commit was called with no step in flight")
-        self._release(self._release_after_step)
-        self._release_after_step = []
+        plan, held = self._in_flight.end()
+        self._release(held)
         return plan
 
     def _suspect(self, block_ids: list[int]) -> None:
@@ -303,8 +311,7 @@ class Scheduler:
             sequence.first_token_s = now_s
         self.journal.decodes(sequence)
         reason = FinishReason.STOP if token_id in sequence.stop_ids else None
-        is_full = sequence.num_tokens >= min(sequence.max_len, self.config.max_model_len)
-        if reason is None and is_full:
+        if reason is None and sequence.num_tokens >= sequence.limit:
             reason = FinishReason.LENGTH
         record = None if reason is None else self._end(sequence, reason)
         logprobs = None if logprob is None else [logprob]
@@ -341,8 +348,8 @@ class Scheduler:
         if sequence.sample_index == 0:
             self._unpark(sequence)
         block_ids = sequence.block_table.clear()
-        if self._in_flight is not None:
-            self._release_after_step += block_ids
+        if self._in_flight:
+            self._in_flight.hold(block_ids)
         else:
             self._release(block_ids)
         self.counters.count_end(reason)
@@ -355,7 +362,7 @@ class Scheduler:
 
         The prefix cache goes with them. A wrong count is a bug, but no reason to stop serving.
         """
-        if self._requests or self._in_flight is not None:
+        if self._requests or self._in_flight:
             raise RuntimeError("repair_idle was called while a request was live or a step in flight")
         self.token_budget.rest()
         fault = self._idle_fault()
@@ -366,7 +373,8 @@ class Scheduler:
             self.waiting.clear()
             self.limits.close_all()
             self.journal.forget_all()
-            self._running, self._parked, self._release_after_step = [], {}, []
+            self._in_flight.forget_all()
+            self._running, self._parked = [], {}
             self._blocks_to_clear = sorted(self._suspect_blocks.union(self._blocks_to_clear))
             self._suspect_blocks = set()
         return fault
@@ -377,21 +385,15 @@ class Scheduler:
             "waiting": len(self.waiting),
             "waiting_tokens": self.waiting.num_tokens,
             "parked": len(self._parked),
-            "held_blocks": len(self._release_after_step),
+            "held_blocks": len(self._in_flight.held_block_ids),
             "suspect_blocks": len(self._suspect_blocks),
             "tenants": self.shares.num_tenants,
             "granted": self.limits.num_live,
         }
-        if any(left.values()):
-            counts = ", ".join(f"{name} {count}" for name, count in left.items() if count)
-            return f"nothing is live, but something is left: {counts}"
-        try:
-            self.pool.check_idle()
-        except BlockPoolCorrupt as error:
-            return str(error)
-        return None
+        counts = ", ".join(f"{name} {count}" for name, count in left.items() if count)
+        return f"nothing is live, but something is left: {counts}" if counts else self.pool.idle_fault()
 
     def check_integrity(self) -> None:
         """Raise unless the pool's books agree with the live sequences; holds at any moment."""
         tables = [sequence.block_table.block_ids for sequence in self._running]
-        self.pool.check_integrity([*tables, self._release_after_step])
+        self.pool.check_integrity([*tables, self._in_flight.held_block_ids])

@@ -22,6 +22,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_tokens: int = 1_000_000
     priority_ageing_s: float = 10.0
     enable_prefix_caching: bool = True
+    max_steps_in_flight: int = 1
+    """Two where a step is planned before the tokens of the last one are known."""
 
 
 class Counters:

@@ -7,10 +7,11 @@ to see of a sequence, its row and its deltas, is made here.
 from __future__ import annotations
 
 import enum
+import math
 
 from batching.block_table import BlockTable
 from batching.scheduler_config import SchedulerConfig
-from batching.step import ScheduledSequence
+from batching.step import UNKNOWN_TOKEN, ScheduledSequence
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
 from contracts.records import SampleRecord
 
@@ -38,8 +39,11 @@ class Sequence:
         "block_table",
         "deadline_s",
         "first_token_s",
+        "limit",
+        "num_awaited_tokens",
         "num_cached_tokens",
         "num_computed_tokens",
+        "num_planned_tokens",
         "num_preemptions",
         "num_prompt_tokens",
         "order",
@@ -74,13 +78,19 @@ class Sequence:
         self.num_prompt_tokens = len(request.prompt_token_ids)
         self.num_computed_tokens = 0
         """Grows by commit; back to 0 at preemption."""
+        self.num_planned_tokens = 0
+        """Tokens that the steps in flight compute."""
+        self.num_awaited_tokens = 0
+        """1 while a step in flight samples its next token, which nobody knows yet."""
+        self.limit = self.max_len
+        """Tokens with which it ends, at the latest."""
         self.block_table = block_table
         self.stop_ids = stop_ids
         self.status = SequenceStatus.PARKED if sample_index else SequenceStatus.WAITING
         self.order = (order, seq_id)
         """Smaller goes first, for admission and for keeping blocks; constant for life, so that waiting ages alike."""
         self.submitted_s = submitted_s
-        self.deadline_s = None if request.timeout_s is None else submitted_s + request.timeout_s
+        self.deadline_s = math.inf if request.timeout_s is None else submitted_s + request.timeout_s
         self.scheduled_s: float | None = None
         self.first_token_s: float | None = None
         self.num_cached_tokens = 0
@@ -105,6 +115,23 @@ class Sequence:
         return self.num_remaining_tokens == 1 and self.num_output_tokens > 0
 
     @property
+    def next_len(self) -> int:
+        """Tokens it will have when the steps in flight are over, should it go on then."""
+        return len(self.token_ids) + self.num_awaited_tokens
+
+    @property
+    def num_unplanned_tokens(self) -> int:
+        """Tokens to compute that no step in flight computes."""
+        return len(self.token_ids) + self.num_awaited_tokens - self.num_computed_tokens - self.num_planned_tokens
+
+    @property
+    def decodes_next(self) -> bool:
+        """Its next step is a decode; False where the steps in flight give it its last token."""
+        num_tokens = len(self.token_ids) + self.num_awaited_tokens
+        is_last = num_tokens - self.num_computed_tokens - self.num_planned_tokens == 1
+        return is_last and self.num_prompt_tokens < num_tokens < self.limit
+
+    @property
     def max_len(self) -> int:
         """Most tokens this sequence can ever have."""
         return self.num_prompt_tokens + self.request.sampling.max_tokens
@@ -120,19 +147,19 @@ class Sequence:
 
     def row(self, num_tokens: int) -> ScheduledSequence:
         """The next `num_tokens` tokens to compute, as the runner sees them; copies, safe to read in another thread."""
-        start = self.num_computed_tokens
+        start = self.num_computed_tokens + self.num_planned_tokens
         end = start + num_tokens
         sampling = self.request.sampling
         has_penalties = sampling.has_penalties
         return ScheduledSequence(
             seq_id=self.seq_id,
-            token_ids=self.token_ids[start:end],
+            token_ids=self.token_ids[start:end] if start < len(self.token_ids) else [UNKNOWN_TOKEN],
             start=start,
             block_ids=self.block_table.block_ids.copy(),
-            is_sampling=end == self.num_tokens,
+            is_sampling=end == self.next_len,
             sampling=sampling,
             seed=self.seed,
-            num_output_tokens=self.num_output_tokens,
+            num_output_tokens=self.num_output_tokens + self.num_awaited_tokens,
             prompt_token_ids=self.token_ids[: self.num_prompt_tokens] if has_penalties else None,
             output_token_ids=self.token_ids[self.num_prompt_tokens :] if has_penalties else None,
         )
@@ -177,7 +204,7 @@ def sequence_of(
     stop_ids = frozenset(request.sampling.stop_token_ids)
     if not request.sampling.ignore_eos:
         stop_ids |= config.eos_token_ids
-    return Sequence(
+    sequence = Sequence(
         seq_id,
         request,
         sample_index,
@@ -186,3 +213,5 @@ def sequence_of(
         submitted_s=submitted_s,
         order=order,
     )
+    sequence.limit = min(sequence.limit, config.max_model_len)
+    return sequence

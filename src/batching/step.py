@@ -7,6 +7,9 @@ import msgspec
 from contracts.generation import TokenLogprob
 from contracts.sampling import SamplingParams
 
+UNKNOWN_TOKEN = -1
+"""Stands for the token that the step before samples: only the runner has it. Always alone, in a row that decodes."""
+
 
 class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the packed batch: compute `token_ids` at positions start .. start + len - 1 of one sequence."""
@@ -44,6 +47,8 @@ class SchedulerOutput(msgspec.Struct, frozen=True, kw_only=True):
     """How many of the leading `sequences` have exactly one token and sample."""
     blocks_to_clear: list[int] = []
     """Blocks that held broken numbers: the runner zeroes them before it computes."""
+    began_s: float = 0.0
+    """When it was planned, on the scheduler's clock."""
 
 
 def halved_rows(plan: SchedulerOutput) -> tuple[SchedulerOutput, SchedulerOutput]:
@@ -75,6 +80,7 @@ def _part(
         num_tokens=sum(len(row.token_ids) for row in rows),
         num_decodes=num_decodes,
         blocks_to_clear=blocks_to_clear,
+        began_s=plan.began_s,
     )
 
 

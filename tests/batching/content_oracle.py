@@ -8,11 +8,11 @@ scheduler: it sees plans, and is told which tokens each sequence should have by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
-from batching.step import SampledToken, ScheduledSequence, SchedulerOutput
+from batching.step import UNKNOWN_TOKEN, SampledToken, ScheduledSequence, SchedulerOutput
 from contracts.generation import FinishReason, GenerationRequest
 
 ZERO = 0
@@ -90,13 +90,26 @@ class FakeModel:
         self.num_computed_tokens = 0
 
     def execute(
-        self, plan: SchedulerOutput, contexts: Mapping[int, Context], nan_rows: Iterable[int] = ()
+        self,
+        plan: SchedulerOutput,
+        contexts: Mapping[int, Context],
+        nan_rows: Iterable[int] = (),
+        wasted_rows: Set[int] = frozenset(),
     ) -> list[SampledToken | None]:
-        """Write the slots of all rows, then read every row's history; `nan_rows` write broken numbers and say so."""
+        """Write the slots of all rows, then read every row's history; `nan_rows` write broken numbers and say so.
+
+        What `wasted_rows` write and sample means nothing.
+        """
         self.clear(plan.blocks_to_clear)
-        for row in plan.sequences:
-            self._write(row, contexts[row.seq_id])
-        sampled = [self._sample(row, contexts[row.seq_id]) for row in plan.sequences]
+        for index, row in enumerate(plan.sequences):
+            if index in wasted_rows:
+                self.values[self.slot(row.block_ids, row.start)] = POISON
+            else:
+                self._write(row, contexts[row.seq_id])
+        sampled = [
+            SampledToken(token_id=0) if index in wasted_rows else self._sample(row, contexts[row.seq_id])
+            for index, row in enumerate(plan.sequences)
+        ]
         for index in nan_rows:
             self.break_row(plan.sequences[index])
             sampled[index] = SampledToken(token_id=0, error=BROKEN)
@@ -133,10 +146,11 @@ class FakeModel:
             self.values[slot] = self.token_ids[slot] = value
 
     def _write(self, row: ScheduledSequence, context: Context) -> None:
-        if row.token_ids != context.token_ids[row.start : row.context_len]:
+        token_ids = context.token_ids[row.start : row.context_len]
+        if row.token_ids not in (token_ids, [UNKNOWN_TOKEN]):
             raise ContentError(f"row {row.seq_id} computes {row.token_ids} at {row.start} of {context.token_ids}")
         value = context.root if row.start == 0 else self.values[self.slot(row.block_ids, row.start - 1)]
-        for position, token_id in enumerate(row.token_ids, row.start):
+        for position, token_id in enumerate(token_ids, row.start):
             value = mix(value, token_id, position)
             slot = self.slot(row.block_ids, position)
             self.values[slot] = value

@@ -9,13 +9,14 @@ from functools import partial
 from batching.block_pool import BlockPool
 from batching.block_table import BlockKey, BlockTable, root_key
 from batching.scheduler_config import SchedulerConfig
+from batching.step import UNKNOWN_TOKEN
 from contracts.generation import GenerationRequest, Tenant
 from tests.batching.core_cache_battery import cache_battery
 from tests.batching.core_corruptions import CORRUPTIONS, repaired_world_serves_on
 from tests.batching.core_tenant_battery import tenant_battery
 from tests.batching.core_world import World, small_config, small_request
 
-NUM_RANDOM = 120
+NUM_RANDOM = 200
 NUM_UNDER_PRESSURE = 8
 NUM_OUT_OF_MEMORY = 4
 TENANTS = (
@@ -37,6 +38,7 @@ def battery() -> list[Callable[[], object]]:
         second_request_finds_the_prefix_of_the_first,
         samples_share_the_prompt,
         every_sample_uses_up_what_it_generates,
+        step_is_planned_before_the_tokens_of_the_last_one,
     ]
     under_pressure = [partial(play_under_pressure, seed) for seed in range(NUM_UNDER_PRESSURE)]
     under_pressure += [partial(play_out_of_memory, seed) for seed in range(NUM_OUT_OF_MEMORY)]
@@ -136,6 +138,18 @@ def every_sample_uses_up_what_it_generates() -> None:
     assert world.submit(small_request("ten", [0] * 6, max_tokens=4, tenant=tenant))
 
 
+def step_is_planned_before_the_tokens_of_the_last_one() -> None:
+    world = World(small_config(max_steps_in_flight=2))
+    world.admit("r", [0, 1], max_tokens=3)
+    world.planned()
+    assert world.planned().sequences[0].token_ids == [UNKNOWN_TOKEN]
+    world.finish_step()
+    assert world.planned().sequences[0].start == 3
+    world.finish_step()
+    assert world.begin_step() is None, "the last token ends it"
+    world.drain()
+
+
 # ---- random
 
 
@@ -148,6 +162,7 @@ def random_config(rng: random.Random) -> SchedulerConfig:
         max_prefill_tokens_while_decoding=rng.randint(1, 8),
         enable_prefix_caching=rng.random() < 0.7,
         limits=(rng.randint(8, 24), rng.randint(3, 12), rng.randint(8, 60)),
+        max_steps_in_flight=rng.randint(1, 2),
     )
 
 
@@ -232,9 +247,9 @@ def _call(world: World, rng: random.Random, tenants: tuple[Tenant, ...]) -> None
         world.abort(f"r{rng.randrange(8)}")
     elif choice < 0.3:
         world.advance(rng.choice([0.0, 0.5, 1.0, 2.0]))
-    elif choice < 0.32 and world.plan is None:
+    elif choice < 0.32 and not world.plans:
         world.forget_all()
-    elif world.plan is None:
+    elif not world.plans or (world.may_begin and choice < 0.7):
         world.begin_step()
     elif choice < 0.98:
         broken = frozenset({rng.randrange(4)} if rng.random() < 0.1 else ())

@@ -101,7 +101,7 @@ def repair_forgets_broken_blocks(repair: Method) -> Method:
 
 REPAIR_MUTANTS = [
     Mutant("wrong_books_are_not_noticed", Scheduler, "_idle_fault", always(None)),
-    Mutant("wrong_pool_is_not_noticed", BlockPool, "check_idle", always(None)),
+    Mutant("wrong_pool_is_not_noticed", BlockPool, "idle_fault", always(None)),
     Mutant("wrong_pool_is_kept", BlockPool, "reset", always(None)),
     Mutant("grants_are_kept", TenantLimits, "close_all", always(None)),
     Mutant("queue_is_kept", Scheduler, "repair_idle", repair_keeps_the_queue),

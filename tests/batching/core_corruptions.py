@@ -58,7 +58,7 @@ def broken_block_is_held_for_ever(scheduler: Scheduler) -> None:
 
 
 def ended_step_holds_a_block(scheduler: Scheduler) -> None:
-    scheduler._release_after_step += scheduler.pool.allocate(1)
+    scheduler._in_flight._held.append(scheduler.pool.allocate(1))
 
 
 CORRUPTIONS: dict[Corruption, str] = {

@@ -77,7 +77,7 @@ def i13_nothing_is_left(world: World) -> None:
     assert scheduler.num_running == scheduler.num_waiting == scheduler.waiting.num_tokens == 0
     assert not scheduler._requests
     assert not scheduler._parked
-    assert not scheduler._release_after_step
+    assert not scheduler._in_flight.held_block_ids
     assert scheduler.limits.num_live == 0
     assert pool.num_free_blocks == pool.num_blocks
     assert all(pool.num_refs(block_id) == 0 for block_id in range(pool.num_blocks))

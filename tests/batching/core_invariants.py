@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from batching.block_table import num_blocks_for
 from batching.sequence import Sequence, SequenceStatus
-from batching.step import ScheduledSequence, SchedulerOutput
+from batching.step import UNKNOWN_TOKEN, ScheduledSequence, SchedulerOutput
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from tests.batching import core_journal_invariants as journal
 from tests.batching.budget_oracle import token_budget
@@ -87,7 +87,7 @@ def i1_each_block_is_in_one_state(world: World) -> None:
 def i2_references_are_counted(world: World) -> None:
     scheduler = world.scheduler
     num_entries = [0] * scheduler.pool.num_blocks
-    for table in [scheduler._release_after_step, *(log.sequence.block_table.block_ids for log in world.live)]:
+    for table in [scheduler._in_flight.held_block_ids, *(log.sequence.block_table.block_ids for log in world.live)]:
         for block_id in table:
             num_entries[block_id] += 1
     assert scheduler.pool._num_refs == num_entries, "a block is miscounted"
@@ -128,7 +128,7 @@ def i7_broken_blocks_are_cleared(world: World) -> None:
     for block_id in range(scheduler.pool.num_blocks):
         if scheduler.pool.num_refs(block_id) == 0 and scheduler.pool._keys[block_id] is None:
             world.model.poison(block_id)
-        if NAN in world.model.block_values(block_id) and world.plan is None:
+        if NAN in world.model.block_values(block_id) and not world.plans:
             assert block_id in scheduler._blocks_to_clear, f"block {block_id} keeps broken numbers"
 
 
@@ -139,7 +139,10 @@ def i8_tables_fit(world: World) -> None:
         assert len(block_ids) == len(set(block_ids))
         if sequence.status is SequenceStatus.RUNNING:
             assert sequence.num_computed_tokens < sequence.num_tokens
-            assert len(block_ids) in {num_blocks_for(sequence.num_tokens - back, size) for back in (0, 1)}
+            most = sequence.num_tokens + num_awaited(world, sequence.seq_id)
+            assert len(block_ids) in {
+                num_blocks_for(length, size) for length in range(sequence.num_tokens - 1, most + 1)
+            }
         else:
             assert not block_ids
             assert sequence.num_computed_tokens == 0
@@ -155,10 +158,22 @@ def i8_slots_differ(world: World, plan: SchedulerOutput) -> None:
     assert len(slots) == len(set(slots))
     for row in plan.sequences:
         sequence = world.logs[row.seq_id].sequence
-        assert len(row.block_ids) == num_blocks_for(sequence.num_tokens, world.config.block_size)
+        num_tokens = sequence.num_tokens + num_awaited(world, row.seq_id, plan)
+        assert len(row.block_ids) == num_blocks_for(num_tokens, world.config.block_size)
 
 
 # ---- plans
+
+
+def in_flight(world: World, seq_id: int, until: SchedulerOutput | None = None) -> list[ScheduledSequence]:
+    """The rows of one sequence in the steps in flight, up to one of these steps."""
+    plans = world.plans[: world.plans.index(until)] if until in world.plans else world.plans
+    return [row for plan in plans for row in plan.sequences if row.seq_id == seq_id]
+
+
+def num_awaited(world: World, seq_id: int, until: SchedulerOutput | None = None) -> int:
+    """Tokens that the steps in flight sample for it."""
+    return sum(row.is_sampling for row in in_flight(world, seq_id, until))
 
 
 def i9_plan_is_within_limits(world: World, plan: SchedulerOutput) -> None:
@@ -172,27 +187,46 @@ def i9_plan_is_within_limits(world: World, plan: SchedulerOutput) -> None:
         budget = min(budget, config.max_prefill_tokens_while_decoding)
     num_prefill_tokens = num_tokens - plan.num_decodes
     assert num_prefill_tokens <= budget
-    scheduled = {row.seq_id: len(row.token_ids) for row in plan.sequences}
-    held_back = [
-        sequence
-        for sequence in world.scheduler._running
-        if scheduled.get(sequence.seq_id, 0) < sequence.num_remaining_tokens
-    ]
+    held_back = [sequence for sequence in world.scheduler._running if is_held_back(world, sequence)]
     assert not held_back or num_prefill_tokens == budget, "budget is left, but a running sequence waits"
-    assert not any(sequence.is_decoding for sequence in held_back), "a sequence that decodes waits"
+    assert not any(decodes(world, sequence) for sequence in held_back), "a sequence that decodes waits"
+
+
+def is_held_back(world: World, sequence: Sequence) -> bool:
+    """It could compute more than the steps in flight do."""
+    rows = in_flight(world, sequence.seq_id)
+    num_known = sequence.num_tokens + num_awaited(world, sequence.seq_id, world.plans[-1])
+    num_planned = sequence.num_computed_tokens + sum(len(row.token_ids) for row in rows)
+    return num_planned < num_known < max_tokens_of(world, sequence)
+
+
+def max_tokens_of(world: World, sequence: Sequence) -> int:
+    """Tokens with which a sequence ends, known beforehand."""
+    return min(world.logs[sequence.seq_id].max_len, world.config.max_model_len)
+
+
+def decodes(world: World, sequence: Sequence) -> bool:
+    """All but one of its tokens are computed or planned, and the one is an output token."""
+    earlier = in_flight(world, sequence.seq_id, world.plans[-1])
+    num_known = sequence.num_tokens + sum(row.is_sampling for row in earlier)
+    num_planned = sequence.num_computed_tokens + sum(len(row.token_ids) for row in earlier)
+    return num_known - num_planned == 1 and num_known > sequence.num_prompt_tokens
 
 
 def row_is_next_work_of_its_sequence(world: World, row: ScheduledSequence, *, is_decode: bool) -> None:
     log = world.logs[row.seq_id]
-    known = log.known_token_ids
+    earlier = in_flight(world, row.seq_id, world.plans[-1])
+    known = log.known_token_ids + [UNKNOWN_TOKEN for earlier_row in earlier if earlier_row.is_sampling]
+    num_outputs = len(known) - len(log.request.prompt_token_ids)
     assert log.finish_reason is None, f"row {row.seq_id} is of an ended sample"
     assert row.token_ids
-    assert row.start == log.sequence.num_computed_tokens
+    assert row.start == log.sequence.num_computed_tokens + sum(len(earlier_row.token_ids) for earlier_row in earlier)
     assert row.token_ids == known[row.start : row.context_len]
     assert row.is_sampling == (row.context_len == len(known))
+    assert len(known) < max_tokens_of(world, log.sequence), "a token is computed for nothing"
     kept_its_place = log.status is SequenceStatus.RUNNING and log.sequence.num_preemptions == log.num_preemptions
-    assert is_decode == (kept_its_place and row.start == len(known) - 1 and len(log.token_ids) > 0)
-    assert row.num_output_tokens == len(log.token_ids)
+    assert is_decode == (kept_its_place and row.start == len(known) - 1 and num_outputs > 0)
+    assert row.num_output_tokens == num_outputs
     assert row.sampling is log.request.sampling
     assert row.seed == sample_seed(log.request.sampling.seed, log.sample_index)
     assert row.block_ids == log.sequence.block_table.block_ids
@@ -202,16 +236,22 @@ def row_is_next_work_of_its_sequence(world: World, row: ScheduledSequence, *, is
     assert row.output_token_ids == (log.token_ids if has_history else None)
 
 
-def i14_some_token_is_computed(world: World, running: list[Sequence], preemptions: dict[int, int]) -> None:
-    """`running` and their `preemptions` are from before the schedule that just made `world.plan`."""
-    if world.plan is None:
-        assert not world.scheduler.has_work, "work exists and nothing is computed"
+def i14_some_token_is_computed(
+    world: World, plan: SchedulerOutput | None, running: list[Sequence], preemptions: dict[int, int]
+) -> None:
+    """`running` and their `preemptions` are from before the schedule that just made `plan`."""
+    if plan is None:
+        assert world.plans or not world.scheduler.has_work, "work exists and nothing is computed"
+        assert all(sequence.num_preemptions == preemptions[sequence.seq_id] for sequence in running)
         return
-    assert world.plan.num_tokens > 0
+    assert plan.num_tokens > 0
+    if len(world.plans) > 1:
+        assert all(sequence.num_preemptions == preemptions[sequence.seq_id] for sequence in running)
     if running:
         oldest = min(running, key=lambda sequence: sequence.order)
         assert oldest.num_preemptions == preemptions[oldest.seq_id], "the oldest was preempted"
-        assert oldest.seq_id in {row.seq_id for row in world.plan.sequences}, "the oldest stands still"
+        goes_on = oldest.num_tokens + num_awaited(world, oldest.seq_id, plan) < max_tokens_of(world, oldest)
+        assert not goes_on or oldest.seq_id in {row.seq_id for row in plan.sequences}, "the oldest stands still"
 
 
 def grant_waiting_steps(world: World, request: GenerationRequest) -> None:

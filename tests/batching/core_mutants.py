@@ -17,6 +17,7 @@ from batching.block_table import BlockKey, BlockTable, chain_key, root_key
 from batching.sequence import Sequence
 from batching.waiting_queue import WaitingQueue
 from contracts.generation import GenerationRequest
+from tests.batching.core_ahead_mutants import AHEAD_MUTANTS
 from tests.batching.core_budget_mutants import BUDGET_MUTANTS, REPAIR_MUTANTS
 from tests.batching.core_cache_mutants import CACHE_MUTANTS
 from tests.batching.core_mutant import Method, Mutant, always
@@ -233,4 +234,7 @@ QUEUE_MUTANTS = [
     Mutant("known_ids_are_taken", Admission, "check", known_ids_are_taken),
 ]
 CORE_MUTANTS = POOL_MUTANTS + SEQUENCE_MUTANTS + QUEUE_MUTANTS + SCHEDULER_MUTANTS
-MUTANTS = CORE_MUTANTS + TENANT_MUTANTS + CACHE_MUTANTS + BUDGET_MUTANTS + REPAIR_MUTANTS
+MUTANTS = [
+    *(CORE_MUTANTS + TENANT_MUTANTS + CACHE_MUTANTS),
+    *(BUDGET_MUTANTS + REPAIR_MUTANTS + AHEAD_MUTANTS),
+]

@@ -11,6 +11,7 @@ from batching.block_table import chain_key, num_blocks_for
 from batching.scheduler import Scheduler
 from batching.sequence import Sequence, SequenceStatus
 from batching.step import ScheduledSequence, SchedulerOutput, StepOutput
+from batching.steps_in_flight import StepsInFlight
 from contracts.errors import QuireError
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from tests.batching.core_mutant import Method, Mutant, always
@@ -199,16 +200,17 @@ def cleared_blocks_are_dropped(schedule: Method) -> Method:
 
 def blocks_are_freed_before_the_step_is_over(end: Method) -> Method:
     def broken(self: Scheduler, sequence: Sequence, reason: FinishReason) -> None:
-        plan, self._in_flight = self._in_flight, None
+        steps, self._in_flight = self._in_flight, StepsInFlight()
         end(self, sequence, reason)
-        self._in_flight = plan
+        self._in_flight = steps
 
     return broken
 
 
 def held_blocks_are_never_freed(take: Method) -> Method:
     def broken(self: Scheduler) -> SchedulerOutput:
-        self._release_after_step = []
+        for held in self._in_flight._held:
+            held.clear()
         plan: SchedulerOutput = take(self)
         return plan
 
@@ -257,8 +259,7 @@ def errors_are_ignored(commit: Method) -> Method:
 
 def broken_chunks_go_on(commit: Method) -> Method:
     def broken(self: Scheduler, output: StepOutput, now_s: float) -> list[GenerationDelta]:
-        assert self._in_flight is not None
-        rows = zip(self._in_flight.sequences, output.sampled, strict=True)
+        rows = zip(self.oldest_in_flight.sequences, output.sampled, strict=True)
         sampled = [token if row.is_sampling else None for row, token in rows]
         deltas: list[GenerationDelta] = commit(self, msgspec.structs.replace(output, sampled=sampled), now_s)
         return deltas
@@ -343,11 +344,5 @@ COMMIT_MUTANTS = [
     Mutant("failure_takes_the_siblings_along", Scheduler, "_fail", failure_takes_the_siblings_along),
     Mutant("broken_blocks_are_not_cleared", Scheduler, "_clear_suspects", always(None)),
     Mutant("late_errors_are_dropped", Scheduler, "_discard", always(None)),
-    Mutant(
-        "failed_step_ends_nobody",
-        Scheduler,
-        "fail_step",
-        lambda original: lambda self, *_: self._take_in_flight() and [],
-    ),
 ]
 SCHEDULER_MUTANTS = SUBMIT_MUTANTS + SCHEDULE_MUTANTS + COMMIT_MUTANTS

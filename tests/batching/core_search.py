@@ -51,10 +51,12 @@ def actions(world: SmallWorld) -> Iterator[partial[Any]]:
         yield partial(SmallWorld.submit_next)
     for request_id in sorted({log.request.request_id for log in world.live}):
         yield partial(World.abort, request_id=request_id)
-    if world.plan is not None:
+    if world.plans:
         yield partial(World.finish_step)
         yield partial(World.finish_step, broken_rows=BROKEN)
         yield partial(World.fail_step)
+        if world.may_begin:
+            yield partial(World.begin_step)
     elif world.scheduler.has_work:
         yield partial(World.begin_step)
         yield partial(World.step)
@@ -94,10 +96,10 @@ def state(world: SmallWorld) -> Hashable:
         len(world.upcoming),
         tuple(_sample_state(log) for log in world.logs.values()),
         tuple(sequence.seq_id for sequence in scheduler._running),
-        tuple(scheduler._release_after_step),
+        tuple(map(tuple, scheduler._in_flight._held)),
         tuple(scheduler._blocks_to_clear),
         frozenset(scheduler._suspect_blocks),
-        tuple((row.seq_id, row.start, len(row.token_ids)) for row in world.plan.sequences) if world.plan else None,
+        tuple(tuple((row.seq_id, row.start, len(row.token_ids)) for row in plan.sequences) for plan in world.plans),
         tuple(pool._free),
         frozenset(pool._free.cached_blocks().items()),
         tuple(pool._num_refs),

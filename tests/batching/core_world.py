@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.sequence import Sequence, SequenceStatus
-from batching.step import ScheduledSequence, SchedulerOutput, StepOutput
+from batching.step import UNKNOWN_TOKEN, ScheduledSequence, SchedulerOutput, StepOutput
 from contracts.errors import QuireError, RateLimited
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from contracts.sampling import SamplingParams
@@ -23,7 +23,6 @@ from tests.batching.rate_oracle import RateOracle
 
 VOCAB_SIZE = 4
 EOS = 3
-STEP_FAILED = "the step failed"
 STEP_DURATION_S = 0.25
 
 
@@ -36,6 +35,7 @@ def small_config(
     max_prefill_tokens_while_decoding: int = 4,
     enable_prefix_caching: bool = True,
     limits: tuple[int, int, int] = (24, 10, 60),
+    max_steps_in_flight: int = 1,
 ) -> SchedulerConfig:
     """A config for four tokens, 3 being the end; `limits` are model length, queued requests, queued tokens."""
     return SchedulerConfig(
@@ -51,6 +51,7 @@ def small_config(
         max_queued_tokens=limits[2],
         priority_ageing_s=2.0,
         enable_prefix_caching=enable_prefix_caching,
+        max_steps_in_flight=max_steps_in_flight,
     )
 
 
@@ -109,7 +110,10 @@ class World:
         self.scheduler = Scheduler(config)
         self.model = FakeModel(config.num_blocks, config.block_size, config.vocab_size)
         self.logs: dict[int, SampleLog] = {}
-        self.plan: SchedulerOutput | None = None
+        self.plans: list[SchedulerOutput] = []
+        """Steps in flight, oldest first."""
+        self.broken_ids: set[int] = set()
+        """Samples that wrote broken numbers."""
         self.num_admissions = 0
         self.values_by_digest: dict[bytes, int] = {}
         self.ledger = tenants.Ledger()
@@ -120,6 +124,11 @@ class World:
         """Of these, how many there were at the last idle moment."""
 
     # ---- what the caller sees
+
+    @property
+    def may_begin(self) -> bool:
+        """Another step may be planned now."""
+        return len(self.plans) < self.config.max_steps_in_flight
 
     @property
     def live(self) -> list[SampleLog]:
@@ -204,14 +213,15 @@ class World:
     def begin_step(self) -> SchedulerOutput | None:
         running = list(self.scheduler._running)
         preemptions = {sequence.seq_id: sequence.num_preemptions for sequence in running}
-        self.plan = self.scheduler.schedule(self.now_s)
-        invariants.i14_some_token_is_computed(self, running, preemptions)
-        if self.plan is not None:
-            invariants.check_plan(self, self.plan)
-            tenants.i20_turns_follow_the_counters(self, self.plan, preemptions)
+        plan = self.scheduler.schedule(self.now_s)
+        self.plans += [] if plan is None else [plan]
+        invariants.i14_some_token_is_computed(self, plan, running, preemptions)
+        if plan is not None:
+            invariants.check_plan(self, plan)
+            tenants.i20_turns_follow_the_counters(self, plan, preemptions)
             invariants.i15_wait_and_preemptions_are_bounded(self)
         self.check()
-        return self.plan
+        return plan
 
     def planned(self) -> SchedulerOutput:
         """Begin a step that must have something to do."""
@@ -223,10 +233,11 @@ class World:
         """Execute and commit; `broken_rows` are indices into the rows of the plan, taken modulo their number."""
         plan = self._take_plan()
         self.steps.append((plan.num_tokens, is_out_of_memory))
-        nan_rows = {index % len(plan.sequences) for index in broken_rows}
-        sampled = self.model.execute(plan, self.contexts(), nan_rows)
+        nan_rows = {index % len(plan.sequences) for index in broken_rows} | self._rows_after_broken_ones(plan)
+        sampled = self.model.execute(plan, self.contexts(), nan_rows, self._wasted_rows(plan))
         owed = [row for row, token in zip(plan.sequences, sampled, strict=True) if token and self._is_live(row)]
         broken = {plan.sequences[index].seq_id for index in nan_rows}
+        self.broken_ids |= broken
         output = StepOutput(
             step_id=plan.step_id,
             sampled=sampled,
@@ -234,39 +245,39 @@ class World:
             was_out_of_memory=is_out_of_memory,
         )
         deltas = self.scheduler.commit(output, self.now_s)
-        self._take_deltas(owed, deltas, broken, BROKEN)
+        self._take_deltas(owed, deltas, broken)
 
     def fail_step(self) -> None:
-        """The step raised: whatever it wrote is broken."""
-        plan = self._take_plan()
-        self.model.clear(plan.blocks_to_clear)
-        for row in plan.sequences:
-            self.model.break_row(row)
-        owed = [row for row in plan.sequences if self._is_live(row)]
-        deltas = self.scheduler.fail_step(STEP_FAILED, self.now_s)
-        self._take_deltas(owed, deltas, {row.seq_id for row in owed}, STEP_FAILED)
+        """The oldest step fails in every row."""
+        self.finish_step(frozenset(range(len(self.plans[0].sequences))))
 
     def step(self, broken_rows: frozenset[int] = frozenset(), *, is_out_of_memory: bool = False) -> None:
         if self.begin_step() is not None:
             self.finish_step(broken_rows, is_out_of_memory=is_out_of_memory)
 
     def _take_plan(self) -> SchedulerOutput:
-        plan, self.plan = self.plan, None
-        assert plan is not None
-        return plan
+        return self.plans.pop(0)
+
+    def _wasted_rows(self, plan: SchedulerOutput) -> set[int]:
+        """Rows of samples that have ended since they were planned ahead: what they compute is for nobody."""
+        rows = enumerate(plan.sequences)
+        ahead = {index for index, row in rows if row.token_ids == [UNKNOWN_TOKEN] and not self._is_live(row)}
+        return ahead | self._rows_after_broken_ones(plan)
+
+    def _rows_after_broken_ones(self, plan: SchedulerOutput) -> set[int]:
+        """Rows of samples that wrote broken numbers in the step before, and read them now."""
+        return {index for index, row in enumerate(plan.sequences) if row.seq_id in self.broken_ids}
 
     def _is_live(self, row: ScheduledSequence) -> bool:
         return self.logs[row.seq_id].finish_reason is None
 
-    def _take_deltas(
-        self, owed: list[ScheduledSequence], deltas: list[GenerationDelta], broken: set[int], error: str
-    ) -> None:
+    def _take_deltas(self, owed: list[ScheduledSequence], deltas: list[GenerationDelta], broken: set[int]) -> None:
         invariants.i11_one_delta_each([self.logs[row.seq_id] for row in owed], deltas)
         by_sample = {(delta.request_id, delta.sample_index): delta for delta in deltas}
         for row in owed:
             log = self.logs[row.seq_id]
             delta = by_sample[log.request.request_id, log.sample_index]
-            invariants.i17_only_broken_rows_fail(delta, is_broken=row.seq_id in broken, error=error)
+            invariants.i17_only_broken_rows_fail(delta, is_broken=row.seq_id in broken, error=BROKEN)
             self.deliver(delta)
         self.check()
 
@@ -288,7 +299,7 @@ class World:
 
     def drain(self) -> None:
         """Run until nothing is left, at most as many steps as the remaining work allows."""
-        if self.plan is not None:
+        while self.plans:
             self.finish_step()
         while self.scheduler.has_work:
             before = ends.remaining_work(self)

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from batching.engine import EngineCore, Runner, build_engine, execute_isolated
+from batching.engine import EngineCore, build_engine
+from batching.isolation import Runner, execute_isolated
 from batching.model_loader import no_progress
 from batching.scheduler import Scheduler
 from contracts.generation import GenerationDelta, GenerationRequest

@@ -33,7 +33,13 @@ TENANTS = [
 
 
 def explore(
-    requests: list[GenerationRequest], *, num_blocks: int, block_size: int, enable_prefix_caching: bool, depth: int
+    requests: list[GenerationRequest],
+    *,
+    num_blocks: int,
+    block_size: int,
+    enable_prefix_caching: bool,
+    depth: int,
+    max_steps_in_flight: int = 1,
 ) -> Reached:
     config = small_config(
         num_blocks=num_blocks,
@@ -41,6 +47,7 @@ def explore(
         max_num_batched_tokens=4,
         max_prefill_tokens_while_decoding=2,
         enable_prefix_caching=enable_prefix_caching,
+        max_steps_in_flight=max_steps_in_flight,
     )
     world = SmallWorld(msgspec.structs.replace(config, vocab_size=2, eos_token_ids=frozenset({1})))
     world.upcoming = requests.copy()
@@ -81,3 +88,11 @@ def test_the_scope_is_large_enough_for_preemption_and_cache_hits() -> None:
     reached = explore(NESTED, num_blocks=4, block_size=1, enable_prefix_caching=True, depth=DEPTH)
     assert reached.num_preemptions > 0
     assert reached.num_cached_tokens > 0
+
+
+@pytest.mark.parametrize("requests", [EQUAL, NESTED, SAMPLES], ids=["equal", "nested", "samples"])
+def test_every_history_with_a_step_ahead_keeps_all_invariants(requests: list[GenerationRequest]) -> None:
+    reached = explore(
+        requests, num_blocks=4, block_size=1, enable_prefix_caching=True, depth=DEPTH, max_steps_in_flight=2
+    )
+    assert reached.num_states > 300

@@ -32,6 +32,7 @@ def configs(draw: st.DrawFn) -> SchedulerConfig:
         max_prefill_tokens_while_decoding=draw(st.integers(1, 8)),
         enable_prefix_caching=draw(st.booleans()),
         limits=(draw(st.integers(8, 24)), draw(st.integers(3, 12)), draw(st.integers(8, 60))),
+        max_steps_in_flight=draw(st.integers(1, 2)),
     )
 
 
@@ -89,28 +90,28 @@ class CoreMachine(RuleBasedStateMachine):
         for request_id in request_ids:
             self.world.submit(small_request(request_id, prompt, ignore_eos=True, **options))
 
-    @precondition(lambda self: self.world.plan is None)
+    @precondition(lambda self: not self.world.plans)
     @rule()
     def step(self) -> None:
         self.world.step()
 
-    @precondition(lambda self: self.world.plan is None)
+    @precondition(lambda self: not self.world.plans)
     @rule(count=st.integers(2, 12))
     def several_steps(self, count: int) -> None:
         for _ in range(count):
             self.world.step()
 
-    @precondition(lambda self: self.world.plan is None)
+    @precondition(lambda self: self.world.may_begin)
     @rule()
     def schedule(self) -> None:
         self.world.begin_step()
 
-    @precondition(lambda self: self.world.plan is not None)
+    @precondition(lambda self: self.world.plans)
     @rule(broken=st.sampled_from([(), (), (0,), (1,), (0, 1)]), is_out_of_memory=st.sampled_from([False, False, True]))
     def commit(self, broken: tuple[int, ...], is_out_of_memory: bool) -> None:
         self.world.finish_step(frozenset(broken), is_out_of_memory=is_out_of_memory)
 
-    @precondition(lambda self: self.world.plan is not None)
+    @precondition(lambda self: self.world.plans)
     @rule()
     def fail_step(self) -> None:
         self.world.fail_step()
@@ -123,7 +124,7 @@ class CoreMachine(RuleBasedStateMachine):
     def let_time_pass(self, seconds: float) -> None:
         self.world.advance(seconds)
 
-    @precondition(lambda self: self.world.plan is None)
+    @precondition(lambda self: not self.world.plans)
     @rule()
     def empty_the_cache(self) -> None:
         self.world.forget_all()

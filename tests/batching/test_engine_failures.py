@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from batching.engine import EngineCore, execute_isolated, is_out_of_memory
+from batching.engine import EngineCore
+from batching.isolation import execute_isolated, is_out_of_memory
 from batching.model_runner import ModelRunner
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig

@@ -38,7 +38,7 @@ def cell_in_books(scheduler: Scheduler, block_id: int) -> int:
 
 
 def shared_in_books(scheduler: Scheduler) -> list[int]:
-    tables = [sequence.block_table.block_ids for sequence in scheduler._running] + [scheduler._release_after_step]
+    tables = [sequence.block_table.block_ids for sequence in scheduler._running] + [scheduler._in_flight.held_block_ids]
     held = Counter(block_id for table in tables for block_id in table)
     return sorted(block_id for block_id, times in held.items() if times > 1)
 
@@ -96,9 +96,9 @@ def test_blocks_of_a_sequence_that_ended_during_a_step_are_leaving() -> None:
 def test_look_agrees_with_the_books_whatever_has_happened(story: list[tuple[int, int, str]]) -> None:
     world = World(small_config(num_blocks=10, limits=(24, 40, 400)))
     play: dict[str, Callable[[str], object]] = {
-        "step": lambda request_id: world.step() if world.plan is None else world.finish_step(),
+        "step": lambda request_id: world.step() if not world.plans else world.finish_step(),
         "abort": world.abort,
-        "begin": lambda request_id: world.begin_step() if world.plan is None else None,
+        "begin": lambda request_id: world.begin_step() if not world.plans else None,
         "nothing": lambda request_id: None,
     }
     for index, (length, num_samples, what) in enumerate(story):

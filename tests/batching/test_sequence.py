@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from batching.block_table import BlockTable
@@ -60,8 +62,8 @@ def test_longest_length_is_prompt_and_max_tokens() -> None:
     assert sequence().max_len == 8
 
 
-@pytest.mark.parametrize(("timeout_s", "deadline_s"), [(None, None), (2.5, 12.5)])
-def test_deadline_counts_from_submission(timeout_s: float | None, deadline_s: float | None) -> None:
+@pytest.mark.parametrize(("timeout_s", "deadline_s"), [(None, math.inf), (2.5, 12.5)])
+def test_deadline_counts_from_submission(timeout_s: float | None, deadline_s: float) -> None:
     assert sequence(timeout_s=timeout_s).deadline_s == deadline_s
 
 
