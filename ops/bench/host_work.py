@@ -108,7 +108,7 @@ class Bench:
         self._num_seqs, self._num_steps = num_seqs, num_steps
 
     def fill(self) -> None:
-        """Admit all requests and compute their prompts in one step; lengths differ, so that blocks fill at different steps."""
+        """Admit all, compute their prompts in one step; their lengths differ, so blocks fill up at any time."""
         chosen = random.Random(0)
         max_tokens = self._num_steps + 2 * NUM_WARM_UP_STEPS
         for index in range(self._num_seqs):
