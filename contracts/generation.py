@@ -70,7 +70,7 @@ class PhaseTimes(msgspec.Struct, frozen=True, kw_only=True):
     num_preemptions: int = 0
 
 
-class GenerationDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class GenerationDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """The new tokens of one sample after one step; the last of a sample carries `finish_reason`."""
 
     request_id: str

@@ -300,24 +300,24 @@ class AsyncEngine:
         self._deliver(scheduler.commit(output, now_s))
 
     def _deliver(self, deltas: list[GenerationDelta]) -> None:
+        self._note(deltas)
         sinks = self._sinks
         for delta in deltas:
-            self._note(delta)
             sink = sinks.get(delta.request_id)
             if sink is None:
                 continue
             sink.put(delta)
-            if sink.is_closed:
+            if delta.finish_reason is not None and sink.is_closed:
                 del sinks[delta.request_id]
             elif sink.is_stalled:
                 self._drop(sink)
 
-    def _note(self, delta: GenerationDelta) -> None:
-        self._book.note(delta)
-        if delta.record is not None:
-            self._latencies.end(delta.record)
+    def _note(self, deltas: list[GenerationDelta]) -> None:
+        for record in self._book.note(deltas):
+            self._latencies.end(record)
         if self._followers:
-            self._tell(self._followers.get(delta.request_id, ()))
+            for delta in deltas:
+                self._tell(self._followers.get(delta.request_id, ()))
 
     def _tell(self, followers: Iterable[asyncio.Future[None]]) -> None:
         """Wake those that wait for news of a request."""
@@ -331,8 +331,7 @@ class AsyncEngine:
         del self._sinks[sink.request_id]
         sink.end(FinishReason.ERROR, "the reader fell too far behind")
         if not self._book.is_detached(sink.request_id):
-            for delta in self._scheduler.abort(sink.request_id, self._clock()):
-                self._note(delta)
+            self._note(self._scheduler.abort(sink.request_id, self._clock()))
 
     def _die(self, reason: str) -> None:
         """End every open request with an error: nobody is left waiting."""

@@ -73,6 +73,13 @@ class BlockTable:
             parent = self.keys[index - 1] if index else self._root
             self.keys.append(chain_key(parent, token_ids[index * size : (index + 1) * size]))
 
+    def take_full(self, token_ids: list[int], num_tokens: int) -> list[tuple[int, BlockKey]]:
+        """Blocks that the first `num_tokens` of `token_ids` fill and that are not registered yet; they count as such."""
+        first, self.num_registered = self.num_registered, num_tokens // self.block_size
+        self.extend_keys(token_ids, num_tokens)
+        full = slice(first, self.num_registered)
+        return list(zip(self.block_ids[full], self.keys[full], strict=True))
+
     def clear(self) -> list[int]:
         """Give up all blocks and return their ids."""
         block_ids = self.block_ids

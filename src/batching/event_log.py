@@ -44,14 +44,10 @@ class _Log:
         self.num_bytes = LOG_BYTES
 
     def is_plain(self, delta: GenerationDelta) -> bool:
-        """One token and nothing else to be told."""
-        return (
-            delta.finish_reason is None
-            and delta.logprobs is None
-            and len(delta.token_ids) == 1
-            and self.num_cached_tokens.setdefault(delta.sample_index, delta.num_cached_tokens)
-            == delta.num_cached_tokens
-        )
+        """One token, and nothing else that later ones do not share."""
+        num_cached_tokens = delta.num_cached_tokens
+        is_shared = self.num_cached_tokens.setdefault(delta.sample_index, num_cached_tokens) == num_cached_tokens
+        return is_shared and len(delta.token_ids) == 1
 
     def append_odd(self, delta: GenerationDelta) -> int:
         """Keep a delta as it is, but for the record, which others have; returns the bytes that it takes."""
@@ -102,7 +98,7 @@ class EventLog:
         log = self._live.get(delta.request_id)
         if log is None:
             return
-        if log.is_plain(delta):
+        if delta.finish_reason is None and delta.logprobs is None and log.is_plain(delta):
             log.packed.append(delta.sample_index << _SAMPLE_SHIFT | delta.token_ids[0])
             num_bytes = TOKEN_BYTES
         else:

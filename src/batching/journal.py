@@ -124,21 +124,20 @@ class Journal:
             self._num_admitted += 1
 
     def computed(self, sequence: Sequence, row: ScheduledSequence, plan: SchedulerOutput) -> None:
-        """A part of its prompt, or of what it lost, has been computed."""
+        """A part of its prompt, or of what it lost, has been computed by the step that has just been counted.
+
+        After the last part its next step is a decode.
+        """
         story = self._stories.get(sequence.seq_id)
         if story is None:
             return
+        if row.is_sampling and story.decoding_since is None:
+            story.decoding_since = self._steps
         story.num_chunks += 1
         if len(story.chunks) < MAX_CHUNKS:
             num_tokens = len(row.token_ids)
             others = plan.num_tokens - plan.num_decodes - num_tokens
             story.chunks.append(Chunk(self._step_began_s, self.now_s, num_tokens, len(plan.sequences), others))
-
-    def decodes(self, sequence: Sequence) -> None:
-        """The step that has just been counted gave it a token; its next one is a decode."""
-        story = self._stories.get(sequence.seq_id)
-        if story is not None and story.decoding_since is None:
-            story.decoding_since = self._steps
 
     def ended(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> SampleRecord:
         """Its record; it is forgotten."""

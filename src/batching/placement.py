@@ -34,8 +34,8 @@ def all_fit(running: list[Sequence], pool: BlockPool) -> bool:
 
     Asked before a step is planned ahead: who is preempted is decided with all tokens known, for somebody may end.
     """
-    decoding = [sequence for sequence in running if sequence.decodes_next]
-    missing = sum(sequence.block_table.num_missing_blocks(sequence.next_len) for sequence in decoding)
+    lens = [(sequence.decode_len, sequence.block_table) for sequence in running]
+    missing = sum(table.num_missing_blocks(num_tokens) for num_tokens, table in lens if num_tokens)
     return missing <= pool.num_free_blocks
 
 

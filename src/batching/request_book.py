@@ -13,7 +13,7 @@ from batching.waiting_queue import WaitingQueue
 from contracts.errors import EventsGone, RequestNotFound
 from contracts.followed import EventSlice
 from contracts.generation import GenerationDelta, GenerationRequest
-from contracts.records import RecordQuery, RequestRecord
+from contracts.records import RecordQuery, RequestRecord, SampleRecord
 
 
 class RequestBook:
@@ -28,12 +28,17 @@ class RequestBook:
         self.records.begin(request)
         self.events.begin(request)
 
-    def note(self, delta: GenerationDelta) -> None:
-        """What a sample has just been given."""
-        self.events.append(delta)
-        if delta.record is not None:
-            for request_id in self.records.end(delta.request_id, delta.record):
-                self.events.forget(request_id)
+    def note(self, deltas: list[GenerationDelta]) -> list[SampleRecord]:
+        """What samples have just been given; returns the records of those that have ended."""
+        append = self.events.append
+        records = []
+        for delta in deltas:
+            append(delta)
+            if delta.record is not None:
+                records.append(delta.record)
+                for request_id in self.records.end(delta.request_id, delta.record):
+                    self.events.forget(request_id)
+        return records
 
     def is_detached(self, request_id: str) -> bool:
         """It goes on without a reader."""

@@ -43,17 +43,14 @@ class Scheduler:
         self.journal = Journal()
         self.waiting = WaitingQueue(self.shares)
         self.admission = Admission(config, self.waiting)
-        self._running: list[Sequence] = []
-        """In `order`; kept sorted at admission."""
-        self._requests: dict[str, list[Sequence]] = {}
-        """Unfinished samples of each live request."""
+        self._running: list[Sequence] = []  # in `order`; kept sorted at admission
+        self._requests: dict[str, list[Sequence]] = {}  # unfinished samples of each live request
         self._parked: dict[str, list[Sequence]] = {}
         self._in_flight = StepsInFlight()
         self._suspect_blocks: set[int] = set()
         """Held broken numbers and are still referenced; cleared once they are free."""
         self._blocks_to_clear: list[int] = []
-        self._next_seq_id = 0
-        self._earliest_deadline_s = math.inf
+        self._next_seq_id, self._earliest_deadline_s = 0, math.inf
 
     @property
     def num_running(self) -> int:
@@ -146,7 +143,7 @@ class Scheduler:
         plan = SchedulerOutput(
             step_id=self.counters.num_steps,
             sequences=rows,
-            num_tokens=sum(len(row.token_ids) for row in rows),
+            num_tokens=num_decodes + sum(len(row.token_ids) for row in rows[num_decodes:]),
             num_decodes=num_decodes,
             blocks_to_clear=cleared,
             began_s=now_s,
@@ -158,9 +155,12 @@ class Scheduler:
 
     def _schedule_decodes(self) -> list[ScheduledSequence]:
         rows = []
-        for sequence in list(self._running):
-            is_running = sequence.status is SequenceStatus.RUNNING  # an older one may have preempted it just now
-            if is_running and sequence.decodes_next and self._reserve_slot(sequence):
+        block_size = self.config.block_size
+        for sequence in self._running.copy():
+            num_tokens = sequence.decode_len
+            if not num_tokens or sequence.status is not SequenceStatus.RUNNING:  # preempted just now
+                continue
+            if num_tokens <= len(sequence.block_table.block_ids) * block_size or self._reserve_slot(sequence):
                 rows.append(self._row(sequence, 1))
         return rows
 
@@ -186,8 +186,10 @@ class Scheduler:
         self._queue(sequence)
 
     def _schedule_prefills(self, rows: list[ScheduledSequence], budget: int) -> int:
+        if len(rows) == len(self._running):
+            return budget
         for sequence in self._running:
-            if budget > 0 and not sequence.num_awaited_tokens and not sequence.decodes_next:
+            if budget > 0 and not sequence.num_awaited_tokens and not sequence.decode_len:
                 num_tokens = min(sequence.num_unplanned_tokens, budget)
                 rows.append(self._row(sequence, num_tokens))
                 budget -= num_tokens
@@ -223,10 +225,7 @@ class Scheduler:
         return num_blocks_kept_free(sequence, self._running)
 
     def _row(self, sequence: Sequence, num_tokens: int) -> ScheduledSequence:
-        row = sequence.row(num_tokens)
-        sequence.num_planned_tokens += num_tokens
-        sequence.num_awaited_tokens += row.is_sampling
-        return row
+        return sequence.plan(num_tokens)
 
     # ---- commit
 
@@ -239,6 +238,7 @@ class Scheduler:
         self.token_budget.observe(plan.num_tokens, self.config, was_out_of_memory=output.was_out_of_memory)
         self.admission.observe(plan.num_tokens, output.duration_s)
         deltas = []
+        block_size = self.config.block_size
         by_id = {sequence.seq_id: sequence for sequence in self._running}
         for index, (row, sampled) in enumerate(zip(plan.sequences, output.sampled, strict=True)):
             sequence = by_id.get(row.seq_id)
@@ -248,14 +248,17 @@ class Scheduler:
             if sampled is not None and sampled.error is not None:
                 deltas.append(self._fail(sequence, sampled.error, now_s))
                 continue
-            sequence.num_computed_tokens += len(row.token_ids)
-            sequence.num_planned_tokens -= len(row.token_ids)
-            sequence.num_awaited_tokens -= row.is_sampling
+            num_tokens = len(row.token_ids)
+            sequence.num_computed_tokens += num_tokens
+            sequence.num_planned_tokens -= num_tokens
             if index >= plan.num_decodes:
                 self.journal.computed(sequence, row, plan)
-            self._register_blocks(sequence)
-            self._unpark(sequence)
+            if sequence.num_computed_tokens // block_size > sequence.block_table.num_registered:
+                self._register_blocks(sequence)
+            if self._parked:
+                self._unpark(sequence)
             if sampled is not None:
+                sequence.num_awaited_tokens -= 1
                 deltas.append(self._append(sequence, sampled.token_id, sampled.logprob, now_s))
         return deltas
 
@@ -287,13 +290,9 @@ class Scheduler:
         self._blocks_to_clear += sorted(clear)
 
     def _register_blocks(self, sequence: Sequence) -> None:
-        table = sequence.block_table
-        num_full = sequence.num_computed_tokens // table.block_size
-        if num_full > table.num_registered:
-            table.extend_keys(sequence.token_ids, sequence.num_computed_tokens)
-            for index in range(table.num_registered, num_full):
-                self.pool.register(table.block_ids[index], table.keys[index], sequence.request.tenant)
-            table.num_registered = num_full
+        """Make the blocks that are full now findable."""
+        for block_id, key in sequence.block_table.take_full(sequence.token_ids, sequence.num_computed_tokens):
+            self.pool.register(block_id, key, sequence.request.tenant)
 
     def _unpark(self, sequence: Sequence) -> None:
         """Queue the samples that waited for this one's prompt, once it is computed or will never be."""
@@ -309,11 +308,13 @@ class Scheduler:
         self.shares.charge(sequence.request.tenant, 1)
         if sequence.first_token_s is None:
             sequence.first_token_s = now_s
-        self.journal.decodes(sequence)
-        reason = FinishReason.STOP if token_id in sequence.stop_ids else None
-        if reason is None and sequence.num_tokens >= sequence.limit:
+        if token_id in sequence.stop_ids:
+            reason = FinishReason.STOP
+        elif len(sequence.token_ids) >= sequence.limit:
             reason = FinishReason.LENGTH
-        record = None if reason is None else self._end(sequence, reason)
+        else:
+            return sequence.token_delta(token_id, logprob)
+        record = self._end(sequence, reason)
         logprobs = None if logprob is None else [logprob]
         return sequence.delta(reason, now_s, token_ids=[token_id], logprobs=logprobs, record=record)
 

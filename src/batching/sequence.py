@@ -11,7 +11,7 @@ import math
 
 from batching.block_table import BlockTable
 from batching.scheduler_config import SchedulerConfig
-from batching.step import UNKNOWN_TOKEN, ScheduledSequence
+from batching.step import UNKNOWN_TOKENS, ScheduledSequence
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
 from contracts.records import SampleRecord
 
@@ -39,6 +39,7 @@ class Sequence:
         "block_table",
         "deadline_s",
         "first_token_s",
+        "has_penalties",
         "limit",
         "num_awaited_tokens",
         "num_cached_tokens",
@@ -72,6 +73,7 @@ class Sequence:
         self.seq_id = seq_id
         self.request = request
         self.sample_index = sample_index
+        self.has_penalties = request.sampling.has_penalties
         self.seed = (request.sampling.seed + sample_index * _SEED_STEP) & _SEED_MASK
         self.token_ids = list(request.prompt_token_ids)
         """Prompt, then output; commit appends."""
@@ -125,11 +127,14 @@ class Sequence:
         return len(self.token_ids) + self.num_awaited_tokens - self.num_computed_tokens - self.num_planned_tokens
 
     @property
-    def decodes_next(self) -> bool:
-        """Its next step is a decode; False where the steps in flight give it its last token."""
+    def decode_len(self) -> int:
+        """Tokens it has once its next step, a decode, has computed the last of them; 0: its next step is no decode.
+
+        That is so before its first output token, and where the steps in flight give it its last one.
+        """
         num_tokens = len(self.token_ids) + self.num_awaited_tokens
         is_last = num_tokens - self.num_computed_tokens - self.num_planned_tokens == 1
-        return is_last and self.num_prompt_tokens < num_tokens < self.limit
+        return num_tokens if is_last and self.num_prompt_tokens < num_tokens < self.limit else 0
 
     @property
     def max_len(self) -> int:
@@ -145,23 +150,40 @@ class Sequence:
             num_preemptions=self.num_preemptions,
         )
 
-    def row(self, num_tokens: int) -> ScheduledSequence:
-        """The next `num_tokens` tokens to compute, as the runner sees them; copies, safe to read in another thread."""
+    def plan(self, num_tokens: int) -> ScheduledSequence:
+        """The next `num_tokens` tokens to compute, as the runner sees them; they count as planned from here on.
+
+        The block table is shared, for it only grows while the row is in flight: `BlockTable.clear` begins a new list.
+        """
+        token_ids, num_prompt_tokens = self.token_ids, self.num_prompt_tokens
+        num_known = len(token_ids)
+        next_len = num_known + self.num_awaited_tokens
         start = self.num_computed_tokens + self.num_planned_tokens
         end = start + num_tokens
-        sampling = self.request.sampling
-        has_penalties = sampling.has_penalties
+        is_sampling = end == next_len
+        self.num_planned_tokens += num_tokens
+        self.num_awaited_tokens += is_sampling
         return ScheduledSequence(
             seq_id=self.seq_id,
-            token_ids=self.token_ids[start:end] if start < len(self.token_ids) else [UNKNOWN_TOKEN],
+            token_ids=token_ids[start:end] if start < num_known else UNKNOWN_TOKENS,
             start=start,
-            block_ids=self.block_table.block_ids.copy(),
-            is_sampling=end == self.next_len,
-            sampling=sampling,
+            block_ids=self.block_table.block_ids,
+            is_sampling=is_sampling,
+            sampling=self.request.sampling,
             seed=self.seed,
-            num_output_tokens=self.num_output_tokens + self.num_awaited_tokens,
-            prompt_token_ids=self.token_ids[: self.num_prompt_tokens] if has_penalties else None,
-            output_token_ids=self.token_ids[self.num_prompt_tokens :] if has_penalties else None,
+            num_output_tokens=next_len - num_prompt_tokens,
+            prompt_token_ids=token_ids[:num_prompt_tokens] if self.has_penalties else None,
+            output_token_ids=token_ids[num_prompt_tokens:] if self.has_penalties else None,
+        )
+
+    def token_delta(self, token_id: int, logprob: TokenLogprob | None) -> GenerationDelta:
+        """What the caller hears of a step that gives one more token and no end."""
+        return GenerationDelta(
+            request_id=self.request.request_id,
+            sample_index=self.sample_index,
+            token_ids=[token_id],
+            logprobs=None if logprob is None else [logprob],
+            num_cached_tokens=self.num_cached_tokens,
         )
 
     def delta(

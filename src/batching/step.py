@@ -9,9 +9,11 @@ from contracts.sampling import SamplingParams
 
 UNKNOWN_TOKEN = -1
 """Stands for the token that the step before samples: only the runner has it. Always alone, in a row that decodes."""
+UNKNOWN_TOKENS = [UNKNOWN_TOKEN]
+"""The one list that all such rows share."""
 
 
-class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
+class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One row of the packed batch: compute `token_ids` at positions start .. start + len - 1 of one sequence."""
 
     seq_id: int
@@ -19,7 +21,10 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
     start: int
     """Position of the first of token_ids; as many tokens of this sequence are in the KV cache already."""
     block_ids: list[int]
-    """Block table: position p lives in block_ids[p // block_size] at offset p % block_size."""
+    """Block table: position p lives in block_ids[p // block_size] at offset p % block_size.
+
+    The scheduler may append to it while the step is in flight, and changes nothing else.
+    """
     is_sampling: bool
     """The last of token_ids is the last known token: its logits choose the next one."""
     sampling: SamplingParams
@@ -84,7 +89,7 @@ def _part(
     )
 
 
-class SampledToken(msgspec.Struct, frozen=True, kw_only=True):
+class SampledToken(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the sampler chose for one row, or why it could not."""
 
     token_id: int

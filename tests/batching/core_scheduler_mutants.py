@@ -319,12 +319,6 @@ SCHEDULE_MUTANTS = [
     Mutant("hit_is_computed_again", Scheduler, "_place", hit_is_computed_again),
     Mutant("match_includes_the_last_token", Scheduler, "_place", match_includes_the_last_token),
     Mutant("always_optimistic", Scheduler, "_num_blocks_kept_free", always_optimistic),
-    Mutant(
-        "plan_shares_the_table",
-        Scheduler,
-        "_row",
-        row_is(lambda _, sequence: {"block_ids": sequence.block_table.block_ids}),
-    ),
     Mutant("every_chunk_samples", Scheduler, "_row", row_is(lambda row, _: {"is_sampling": True})),
     Mutant("start_is_one_late", Scheduler, "_row", row_is(lambda row, _: {"start": row.start + 1})),
     Mutant("history_lags", Scheduler, "_row", row_is(lambda row, _: {"output_token_ids": row.output_token_ids and []})),

@@ -79,7 +79,9 @@ def request_of(
 def random_request(rng: random.Random, number: int) -> GenerationRequest:
     prompt = [rng.randrange(2) for _ in range(rng.choice([1, 2, 3, 5, 9, 17]))]
     max_tokens = rng.choice([1, 2, 8, 20, 28, 28])
-    return request_of(f"r{number}", prompt, max_tokens=max_tokens, seed=rng.randrange(4), ignore_eos=rng.random() < 0.75)
+    return request_of(
+        f"r{number}", prompt, max_tokens=max_tokens, seed=rng.randrange(4), ignore_eos=rng.random() < 0.75
+    )
 
 
 async def read(stream: DeltaStream, after: Callable[[int], None] = lambda num_tokens: None) -> tuple[list[int], str]:

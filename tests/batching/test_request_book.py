@@ -33,7 +33,7 @@ def begun(*request_ids: str, **options: object) -> RequestBook:
 
 def test_events_have_no_record_which_others_keep() -> None:
     book = begun("a")
-    book.note(final("a"))
+    book.note([final("a")])
     part = book.read("a", None, 0)
     assert part.deltas == [msgspec.structs.replace(final("a"), record=None)]
     assert part.is_over
@@ -43,7 +43,7 @@ def test_events_end_with_their_record(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_ring, "MAX_RECORDS", 2)
     book = begun("a", "b", "c")
     for request_id in ("a", "b", "c"):
-        book.note(final(request_id))
+        book.note([final(request_id)])
     assert len(book.events) == 2
     with pytest.raises(RequestNotFound):
         book.read("a", None, 0)
@@ -71,10 +71,10 @@ def test_events_of_others_are_as_those_of_nobody(request_id: str, tenant: str | 
 def test_id_in_use_again_is_not_forgotten_with_its_former_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_ring, "MAX_RECORDS", 1)
     book = begun("a")
-    book.note(final("a"))
+    book.note([final("a")])
     book.begin(small_request("a", [0]))
     book.begin(small_request("b", [0]))
-    book.note(final("b"))
+    book.note([final("b")])
     assert not book.read("a", None, 0).is_over
 
 
@@ -82,7 +82,7 @@ def test_id_in_use_again_is_not_forgotten_with_its_former_owner(monkeypatch: pyt
 def test_reply_with_several_prompts_is_found_by_its_id(any_id: str) -> None:
     book = begun("cmpl-1-0", "cmpl-1-1", "cmpl-12-0", "cmpl-1-x")
     for request_id in ("cmpl-1-0", "cmpl-1-1", "cmpl-12-0", "cmpl-1-x"):
-        book.note(final(request_id))
+        book.note([final(request_id)])
     found = book.records.find(RecordQuery(any_id=any_id), lambda ids: {})
     expected = {"cmpl-1-0", "cmpl-1-1"} if any_id == "cmpl-1" else {any_id}
     assert {record.request_id for record in found} == expected
