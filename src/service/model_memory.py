@@ -130,7 +130,7 @@ def cache_room(facts: ModelFacts, settings: EngineSettings, weight_bytes: int, l
     if facts.num_kv_values is None:
         return None
     is_half = _item_bytes(settings.dtype, is_half=facts.is_half) == 2
-    block_bytes = facts.num_kv_values * _item_bytes(settings.kv_cache_dtype, is_half=is_half) * settings.block_size
+    block_bytes = facts.num_kv_values * _item_bytes(settings.kv_dtype, is_half=is_half) * settings.block_size
     model_len = settings.max_model_len or facts.window
     most_useful = settings.max_num_seqs * -(-model_len // settings.block_size)
     wanted = _wanted_bytes(settings, weight_bytes, left)
@@ -155,4 +155,6 @@ def _wanted_bytes(settings: EngineSettings, weight_bytes: int, left: DeviceMemor
 
 def _item_bytes(dtype: str, *, is_half: bool) -> int:
     """Bytes of a number; auto keeps 16 bits and computes everything else in 32."""
+    if dtype == "fp8":
+        return 1
     return 2 if dtype == "bfloat16" or (dtype == "auto" and is_half) else 4

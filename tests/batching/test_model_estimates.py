@@ -61,8 +61,8 @@ def test_weights_and_cache_are_those_of_the_engine(name: str, tmp_path: Path) ->
     "fields",
     [
         {"dtype": "bfloat16"},
-        {"kv_cache_dtype": "bfloat16"},
-        {"dtype": "bfloat16", "kv_cache_dtype": "float32", "block_size": 32},
+        {"kv_dtype": "bfloat16"},
+        {"dtype": "bfloat16", "kv_dtype": "float32", "block_size": 32},
         {"max_num_seqs": 2, "kv_cache_memory": "64MiB"},
         {"max_model_len": 33, "max_num_seqs": 1},
     ],
