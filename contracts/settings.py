@@ -54,7 +54,10 @@ class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     served_model_name: Annotated[str | None, _help("Name in the API; default: the model as given.")] = None
     dtype: Annotated[Literal["auto", "float32", "bfloat16"], _help("Type of weights and computation.")] = "auto"
-    kv_cache_dtype: Annotated[Literal["auto", "float32", "bfloat16"], _help("Type of cached keys and values.")] = "auto"
+    kv_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "fp8"],
+        _help("Type of cached keys and values; fp8 (float8_e4m3fn) halves them on a GPU with Triton."),
+    ] = "auto"
     device: Annotated[Literal["auto", "cpu", "cuda"], _help("Where the model runs; auto takes CUDA if present.")] = (
         "auto"
     )
@@ -70,6 +73,10 @@ class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         str | None,
         Meta(description="KV cache size, such as 512MiB or 4GiB; default: from free memory.", extra={"unit": "bytes"}),
     ] = None
+    gpu_memory_utilization: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Fraction of a GPU's memory that may be filled; the KV cache takes what is left."),
+    ] = 0.9
     block_size: Annotated[Positive, _help("Tokens in one block of the KV cache.")] = 16
     enable_prefix_caching: Annotated[bool, _help("Reuse the KV blocks of equal prompt beginnings.")] = True
     max_queued_requests: Annotated[Positive, _help("Waiting requests beyond which new ones get 503.")] = 1024

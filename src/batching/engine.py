@@ -7,6 +7,7 @@ import hashlib
 import msgspec
 import torch
 
+from batching.cache_plan import CacheDemand, plan_blocks
 from batching.forward import select_forward
 from batching.isolation import Runner
 from batching.kv_cache import (
@@ -17,7 +18,9 @@ from batching.kv_cache import (
     num_blocks_within,
     token_bytes,
 )
+from batching.kv_dtype import kv_dtype
 from batching.machine import num_cores
+from batching.memory_profile import CudaGauge, measure_model
 from batching.model_loader import LoadedModel, ProgressCallback, load_model
 from batching.model_runner import ModelRunner
 from batching.sampler import Sampler
@@ -69,23 +72,30 @@ def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> Eng
 
 def allocate_cache(settings: EngineSettings, loaded: LoadedModel) -> KVCachePool:
     """As many blocks as the settings or the free memory allow, and no more than a full batch can use."""
-    dtype = loaded.dtype if settings.kv_cache_dtype == "auto" else getattr(torch, settings.kv_cache_dtype)
-    block_bytes = token_bytes(loaded.layer_shapes, dtype) * settings.block_size
-    if settings.kv_cache_memory is None:
-        cache_bytes = default_cache_bytes(loaded.weight_bytes, loaded.device)
-    else:
-        cache_bytes = parse_bytes(settings.kv_cache_memory)
-    num_blocks = num_blocks_within(cache_bytes, block_bytes, loaded.max_model_len, settings.block_size)
-    most_useful = settings.max_num_seqs * -(-loaded.max_model_len // settings.block_size)
-    num_blocks = min(num_blocks, most_useful)
-    check_cache_fits(num_blocks * block_bytes, free_memory_bytes(loaded.device))
-    return KVCachePool(
-        loaded.layer_shapes,
-        num_blocks,
-        settings.block_size,
-        dtype=dtype,
-        device=loaded.device,
+    dtype = kv_dtype(settings.kv_dtype, loaded.dtype)
+    demand = CacheDemand(
+        block_bytes=token_bytes(loaded.layer_shapes, dtype) * settings.block_size,
+        block_size=settings.block_size,
+        max_model_len=loaded.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        is_fp8=settings.kv_dtype == "fp8",
     )
+    wanted = None if settings.kv_cache_memory is None else parse_bytes(settings.kv_cache_memory)
+    if loaded.device.type == "cuda":
+        use = measure_model(loaded, settings, demand, dtype, CudaGauge(loaded.device))
+        num_blocks = plan_blocks(use, demand, wanted)
+    else:
+        num_blocks = _blocks_in_memory(loaded, demand, wanted)
+    return KVCachePool(loaded.layer_shapes, num_blocks, settings.block_size, dtype=dtype, device=loaded.device)
+
+
+def _blocks_in_memory(loaded: LoadedModel, demand: CacheDemand, wanted: int | None) -> int:
+    """On a CPU, whose steps take next to nothing beside the weights."""
+    cache_bytes = default_cache_bytes(loaded.weight_bytes, loaded.device) if wanted is None else wanted
+    num_blocks = num_blocks_within(cache_bytes, demand.block_bytes, demand.max_model_len, demand.block_size)
+    num_blocks = min(num_blocks, demand.most_useful_blocks)
+    check_cache_fits(num_blocks * demand.block_bytes, free_memory_bytes(loaded.device))
+    return num_blocks
 
 
 def describe(settings: EngineSettings, loaded: LoadedModel, pool: KVCachePool) -> EngineInfo:

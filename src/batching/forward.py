@@ -12,6 +12,7 @@ import torch
 from batching.attention import select_backend
 from batching.attention.paged_layer import AttentionBackend, PagedLayer
 from batching.attention.torch_backend import TorchBackend
+from batching.fused_projections import fuse_projections
 from batching.kv_cache import KVCachePool
 from batching.model_loader import LoadedModel
 from batching.packed_linear import can_pack, pack_linears
@@ -79,6 +80,8 @@ def select_forward(loaded: LoadedModel, pool: KVCachePool, reload: Callable[[], 
         generic = GenericForward(loaded, pool, backend)
     if can_pack(loaded.dtype, loaded.device):
         pack_linears(loaded.model)
+    elif loaded.device.type == "cuda":
+        fuse_projections(loaded.model)
     return generic
 
 

@@ -27,8 +27,8 @@ class LayerShape(msgspec.Struct, frozen=True, kw_only=True):
 class LayerCache:
     """K and V of one layer: k `[num_blocks, kv_heads, block_size, k_dim]`, v likewise with v_dim.
 
-    k_scale and v_scale multiply what is stored; they are 1 unless the numbers are float8, which Triton's backend alone
-    reads and writes.
+    k_scale and v_scale multiply what is stored. They are 1: --kv-dtype fp8 stores the numbers as they are, cut off at
+    448. The backends of CUDA read and write float8, those of a CPU do not.
     """
 
     __slots__ = ("block_size", "k", "k_scale", "v", "v_scale")
@@ -70,8 +70,13 @@ class KVCachePool:
     def clear(self, block_ids: list[int]) -> None:
         """Zero these blocks in every layer: what they held was not finite and would poison a masked product."""
         for layer in self.layers:
-            layer.k[block_ids] = 0
-            layer.v[block_ids] = 0
+            bytes_or_numbers(layer.k)[block_ids] = 0
+            bytes_or_numbers(layer.v)[block_ids] = 0
+
+
+def bytes_or_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    """float8 as the bytes it is, for torch does not index it on every device; other types as they are."""
+    return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor
 
 
 def token_bytes(shapes: list[LayerShape], dtype: torch.dtype) -> int:
@@ -80,10 +85,8 @@ def token_bytes(shapes: list[LayerShape], dtype: torch.dtype) -> int:
 
 
 def default_cache_bytes(weight_bytes: int, device: torch.device) -> int:
-    """CPU: as much as the weights, at least 512 MiB, at most half of what is free. CUDA: 90 % of what is free."""
+    """On a CPU: as much as the weights, at least 512 MiB, at most half of what is free. On a GPU: cache_plan."""
     free = free_memory_bytes(device)
-    if device.type == "cuda":
-        return int(free * 0.9)
     return min(max(MIN_DEFAULT_CPU_BYTES, weight_bytes), free // 2)
 
 

@@ -20,7 +20,9 @@ from batching.attention import paged_layer
 from batching.attention.reference import AttentionVariant
 from batching.generation_config import eos_token_ids, read_generation_config
 from batching.kv_cache import LayerShape, free_memory_bytes
+from batching.kv_dtype import check_kv_dtype
 from batching.model_gate import ProbedLayer, check_config, probe_layers, usable_model_len
+from batching.weight_reading import read_model
 from contracts.errors import ModelNotUsable, NotEnoughMemory
 from contracts.sampling import SamplingDefaults
 from contracts.settings import EMBEDDED_MODEL, EngineSettings
@@ -41,6 +43,8 @@ UNREADABLE = (
     ValueError,
 )
 """What transformers raises for a config or weights that make no sense: it checks little before it computes."""
+
+LOADING_WEIGHTS = "loading weights"
 
 MAX_PACKING = 16
 """Parameters that one stored number can stand for: 4-bit weights in int32 are 8, and some are shared."""
@@ -167,9 +171,10 @@ def load_model(settings: EngineSettings, on_progress: ProgressCallback) -> Loade
     check_config(config)
     generation = read_generation_config(path)
     device, dtype = resolve_device(settings.device), resolve_dtype(settings.dtype, config)
-    on_progress("loading weights", None)
+    check_kv_dtype(settings.kv_dtype, device)
+    on_progress(LOADING_WEIGHTS, None)
     _check_weights_fit(path, _check_num_parameters(path, config), device, dtype)
-    model = _read_weights(path, config, device, dtype)
+    model = _read_weights(path, config, device, dtype, on_progress)
     text_config = config.get_text_config()
     on_progress("checking the layers", None)
     layers = probe_layers(model, text_config)
@@ -228,19 +233,19 @@ def _num_elements(file: Path) -> int:
         return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 (no iterator)
 
 
-def _read_weights(path: Path, config: Any, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+def _read_weights(
+    path: Path, config: Any, device: torch.device, dtype: torch.dtype, on_progress: ProgressCallback
+) -> torch.nn.Module:
     paged_layer.register()
     transformers_logging.disable_progress_bar()  # progress goes through on_progress
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = read_model(
             path,
+            device,
+            lambda fraction: on_progress(LOADING_WEIGHTS, fraction),
             config=config,
             dtype=dtype,
             attn_implementation=paged_layer.ATTENTION_NAME,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
         )
     except UNREADABLE as error:
         if isinstance(error, KeyError) and error.args == (paged_layer.ATTENTION_NAME,):
@@ -254,5 +259,5 @@ def _read_weights(path: Path, config: Any, device: torch.device, dtype: torch.dt
         raise ModelNotUsable(
             f"{path} lacks {len(missing)} weights of the model that its config.json describes, such as {missing[0]}"
         )
-    module: torch.nn.Module = model.to(device).eval().requires_grad_(False)
+    module: torch.nn.Module = model.eval().requires_grad_(False)
     return module

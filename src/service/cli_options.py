@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 
 from contracts.settings import Settings
+from service.older_names import OLDER_FLAGS
 from service.setting_fields import GroupName, SettingField, setting_fields
 from service.settings_loader import load_settings
 
@@ -65,7 +66,8 @@ def secrets_epilog() -> str:
 def _option(field: SettingField) -> Callable[[_Command], _Command]:
     if field.is_bool:
         return click.option(field.flag_declaration, field.name, default=None, help=_help(field))
-    return click.option(field.flag, field.name, metavar=field.metavar, default=None, help=_help(field))
+    older = [flag for flag, newer in OLDER_FLAGS.items() if newer == field.flag]
+    return click.option(field.flag, *older, field.name, metavar=field.metavar, default=None, help=_help(field))
 
 
 def _help(field: SettingField) -> str:

@@ -1,4 +1,4 @@
-"""Free memory of the GPU that engines would take, asked of NVIDIA's management library, without torch.
+"""Free and total memory of the GPU that engines would take, asked of NVIDIA's management library, without torch.
 
 Knows nothing of models. Where there is no driver, no GPU, or a library that answers otherwise, nothing is known.
 """
@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 LIBRARY = "libnvidia-ml.so.1"
 
 
@@ -19,10 +21,25 @@ class _Memory(ctypes.Structure):
     _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
 
 
+class GpuMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one GPU, now."""
+
+    total_bytes: int
+    free_bytes: int
+
+
 def free_gpu_bytes(
     environ: Mapping[str, str] = os.environ, open_library: Callable[[str], Any] = ctypes.CDLL
 ) -> int | None:
     """Bytes free on the first visible GPU; None where there is none."""
+    memory = gpu_memory(environ, open_library)
+    return None if memory is None else memory.free_bytes
+
+
+def gpu_memory(
+    environ: Mapping[str, str] = os.environ, open_library: Callable[[str], Any] = ctypes.CDLL
+) -> GpuMemory | None:
+    """The memory of the first visible GPU; None where there is none."""
     index = visible_index(environ.get("CUDA_VISIBLE_DEVICES"))
     if index is None:
         return None
@@ -40,7 +57,7 @@ def free_gpu_bytes(
             return None
     finally:
         nvml.nvmlShutdown()
-    return int(memory.free)
+    return GpuMemory(total_bytes=int(memory.total), free_bytes=int(memory.free))
 
 
 def visible_index(visible: str | None) -> int | None:

@@ -11,7 +11,7 @@ import msgspec
 from contracts.model_catalog import ModelProfile
 from contracts.settings import CatalogSettings, EngineSettings
 from contracts.sizes import format_bytes, parse_bytes
-from service.gpu_memory import free_gpu_bytes
+from service.gpu_memory import gpu_memory
 from service.model_facts import facts_of
 from service.ready_models import ModelFacts
 
@@ -21,8 +21,8 @@ PROCESS_BYTES = 512 * MIB
 in smaps_rollup with the embedded model and with one of 135 M parameters, once they were ready (2 vCPU Xeon, torch 2.13
 on the CPU, 2026-11-21). An engine that has to compile its kernels first, once per machine, takes 200 MiB more."""
 GPU_CONTEXT_BYTES = 1024 * MIB
-"""Of GPU memory beside weights and cache: the driver's context, torch's kernels and the working space of a step.
-Assumed, not measured."""
+"""Of GPU memory beside weights and cache: the driver's context, torch's kernels and the working space of a step, which
+the engine measures when it has loaded the model. Assumed, not measured."""
 MIN_DEFAULT_CACHE_BYTES = 512 * MIB
 """batching.kv_cache.MIN_DEFAULT_CPU_BYTES."""
 
@@ -59,17 +59,22 @@ class DeviceMemory(msgspec.Struct, frozen=True, kw_only=True):
     """What is free now where models are loaded."""
 
     free_bytes: int
-    is_gpu: bool
+    gpu_total_bytes: int | None = None
+    """All that the GPU has; None: models run on the CPU."""
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.gpu_total_bytes is not None
 
 
 def device_memory(settings: EngineSettings) -> DeviceMemory:
     """The first GPU that processes of ours see, where models run there, else the memory of the machine or container."""
-    gpu_bytes = None if settings.device == "cpu" else free_gpu_bytes()
-    if gpu_bytes is not None:
-        return DeviceMemory(free_bytes=gpu_bytes, is_gpu=True)
+    gpu = None if settings.device == "cpu" else gpu_memory()
+    if gpu is not None:
+        return DeviceMemory(free_bytes=gpu.free_bytes, gpu_total_bytes=gpu.total_bytes)
     from batching.machine import free_bytes  # reads files of the kernel; imports no torch
 
-    return DeviceMemory(free_bytes=free_bytes(), is_gpu=False)
+    return DeviceMemory(free_bytes=free_bytes())
 
 
 def memory_budget(settings: CatalogSettings, memory: DeviceMemory) -> int:
@@ -100,10 +105,13 @@ def need_of(facts: ModelFacts, settings: EngineSettings, memory: DeviceMemory) -
     )
 
 
-def default_cache_bytes(weight_bytes: int, memory: DeviceMemory) -> int:
-    """What the engine gives the KV cache unless told: batching.kv_cache.default_cache_bytes."""
-    if memory.is_gpu:
-        return int(memory.free_bytes * 0.9)
+def default_cache_bytes(weight_bytes: int, memory: DeviceMemory, utilization: float) -> int:
+    """What the engine gives the KV cache unless told: batching.kv_cache.default_cache_bytes, and on a GPU
+    batching.cache_plan, where GPU_CONTEXT_BYTES stands for what the engine measures.
+    """
+    if memory.gpu_total_bytes is not None:
+        unused = memory.gpu_total_bytes - int(memory.gpu_total_bytes * utilization)
+        return max(0, memory.free_bytes - unused - GPU_CONTEXT_BYTES)
     return min(max(MIN_DEFAULT_CACHE_BYTES, weight_bytes), memory.free_bytes // 2)
 
 
@@ -130,7 +138,7 @@ def cache_room(facts: ModelFacts, settings: EngineSettings, weight_bytes: int, l
     if facts.num_kv_values is None:
         return None
     is_half = _item_bytes(settings.dtype, is_half=facts.is_half) == 2
-    block_bytes = facts.num_kv_values * _item_bytes(settings.kv_cache_dtype, is_half=is_half) * settings.block_size
+    block_bytes = facts.num_kv_values * _item_bytes(settings.kv_dtype, is_half=is_half) * settings.block_size
     model_len = settings.max_model_len or facts.window
     most_useful = settings.max_num_seqs * -(-model_len // settings.block_size)
     wanted = _wanted_bytes(settings, weight_bytes, left)
@@ -150,9 +158,11 @@ def _cache_bytes(facts: ModelFacts, settings: EngineSettings, weight_bytes: int,
 def _wanted_bytes(settings: EngineSettings, weight_bytes: int, left: DeviceMemory) -> int:
     if settings.kv_cache_memory is not None:
         return parse_bytes(settings.kv_cache_memory)
-    return default_cache_bytes(weight_bytes, left)
+    return default_cache_bytes(weight_bytes, left, settings.gpu_memory_utilization)
 
 
 def _item_bytes(dtype: str, *, is_half: bool) -> int:
     """Bytes of a number; auto keeps 16 bits and computes everything else in 32."""
+    if dtype == "fp8":
+        return 1
     return 2 if dtype == "bfloat16" or (dtype == "auto" and is_half) else 4

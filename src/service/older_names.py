@@ -1,4 +1,7 @@
-"""Names of settings that older services used: some mean a setting of today, others are refused with their successor."""
+"""Names of settings that older services, and older versions of Quire, used.
+
+Some mean a setting of today, others are refused with their successor.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,12 @@ from contracts.errors import SettingsError
 OLDER_VARIABLES: Final[Mapping[str, str]] = {
     "LLM_MODEL_NAME": "LLM_MODEL",
     "LLM_TORCH_THREADS": "LLM_NUM_THREADS",
+    "LLM_KV_CACHE_DTYPE": "LLM_KV_DTYPE",
 }
 """Variable to the one that it means."""
+
+OLDER_FLAGS: Final[Mapping[str, str]] = {"--kv-cache-dtype": "--kv-dtype"}
+"""Flag to the one that it means."""
 
 SUCCESSORS: Final[Mapping[str, str]] = {
     "LLM_DEBUG": "Use LLM_LOG_LEVEL=debug; the server does not reload itself.",

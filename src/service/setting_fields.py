@@ -107,9 +107,11 @@ def _allowed(kind: inspect.Type, declared: object) -> str:
     if kind.ge is not None and kind.le is not None:
         return f"{noun} from {kind.ge} to {kind.le}"
     bounds = [
-        f"{words} {bound}" for words, bound in (("of at least", kind.ge), ("above", kind.gt)) if bound is not None
+        f"{words} {bound}"
+        for words, bound in (("of at least", kind.ge), ("above", kind.gt), ("at most", kind.le))
+        if bound is not None
     ]
-    return " ".join([noun, *bounds])
+    return " ".join([noun, " and ".join(bounds)]).rstrip()
 
 
 def _metavar(kind: inspect.Type, declared: object) -> str:

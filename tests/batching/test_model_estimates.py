@@ -11,6 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from batching import kv_cache
+from batching.cache_plan import DeviceUse
 from batching.engine import allocate_cache
 from batching.model_loader import load_model, no_progress
 from contracts.model_catalog import ModelProfile
@@ -23,7 +24,7 @@ from tests.batching.real_engine import engine_settings
 from tests.batching.tiny_models import FAMILIES, MORE_FAMILIES, make_config, make_model, save
 
 MIB = 2**20
-FREE = DeviceMemory(free_bytes=8 * 2**30, is_gpu=False)
+FREE = DeviceMemory(free_bytes=8 * 2**30)
 NUM_SMALL_BUFFERS = 16
 """Numbers that a file may hold beside the parameters, such as the biases of a router."""
 
@@ -61,8 +62,8 @@ def test_weights_and_cache_are_those_of_the_engine(name: str, tmp_path: Path) ->
     "fields",
     [
         {"dtype": "bfloat16"},
-        {"kv_cache_dtype": "bfloat16"},
-        {"dtype": "bfloat16", "kv_cache_dtype": "float32", "block_size": 32},
+        {"kv_dtype": "bfloat16"},
+        {"dtype": "bfloat16", "kv_dtype": "float32", "block_size": 32},
         {"max_num_seqs": 2, "kv_cache_memory": "64MiB"},
         {"max_model_len": 33, "max_num_seqs": 1},
     ],
@@ -98,13 +99,24 @@ def test_type_of_the_file_decides_where_dtype_is_auto(stored: torch.dtype, tmp_p
 
 @pytest.mark.parametrize("weight_bytes", [0, 100 * MIB, 3 * 2**30, 30 * 2**30])
 @pytest.mark.parametrize("free_bytes", [0, 600 * MIB, 4 * 2**30, 64 * 2**30])
-@pytest.mark.parametrize("is_gpu", [False, True])
-def test_default_cache_is_the_engines(
-    weight_bytes: int, free_bytes: int, is_gpu: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_default_cache_is_the_engines(weight_bytes: int, free_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kv_cache, "free_memory_bytes", lambda device: free_bytes)
-    ours = model_memory.default_cache_bytes(weight_bytes, DeviceMemory(free_bytes=free_bytes, is_gpu=is_gpu))
-    assert ours == kv_cache.default_cache_bytes(weight_bytes, torch.device("cuda" if is_gpu else "cpu"))
+    ours = model_memory.default_cache_bytes(weight_bytes, DeviceMemory(free_bytes=free_bytes), 0.9)
+    assert ours == kv_cache.default_cache_bytes(weight_bytes, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("utilization", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("free_bytes", [0, 600 * MIB, 4 * 2**30, 64 * 2**30])
+def test_default_cache_of_a_gpu_is_the_engines_with_an_assumed_step(free_bytes: int, utilization: float) -> None:
+    total = 64 * 2**30
+    use = DeviceUse(
+        total_bytes=total,
+        used_bytes=total - free_bytes,
+        peak_bytes=model_memory.GPU_CONTEXT_BYTES,
+        utilization=utilization,
+    )
+    memory = DeviceMemory(free_bytes=free_bytes, gpu_total_bytes=total)
+    assert model_memory.default_cache_bytes(0, memory, utilization) == use.cache_bytes
 
 
 def test_shards_are_counted_as_their_index_lists_them(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_bfloat16_log_probabilities_are_near_those_of_transformers(tiny_models: 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_bfloat16_generation_reaches_its_length(tiny_models: TinyModels, family: str) -> None:
     reference = tiny_models.reference(family)
-    core = start_engine(reference.path, dtype="bfloat16", max_model_len=128, kv_cache_dtype="float32")
+    core = start_engine(reference.path, dtype="bfloat16", max_model_len=128, kv_dtype="float32")
     requests = [greedy_request(str(index), prompt, max_tokens=4) for index, prompt in enumerate(reference.prompts)]
     outcome = run_all(core.scheduler, core.runner, requests)
     assert {final.finish_reason for final in outcome.finals.values()} == {FinishReason.LENGTH}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -51,8 +52,15 @@ def test_help_lists_every_command(runner: CliRunner) -> None:
 )
 def test_serve_help_shows_flag_and_variable_of_every_setting(runner: CliRunner, field: SettingField) -> None:
     output = runner.invoke(main, ["serve", "--help"]).output
-    assert f"{field.flag} " in output
+    assert re.search(f"{field.flag}[ ,]", output)
     assert f"[{field.variable}" in output
+
+
+def test_older_flag_is_shown_beside_its_successor(runner: CliRunner) -> None:
+    output = runner.invoke(main, ["serve", "--help"]).output
+    assert "--kv-dtype, --kv-cache-dtype [auto|float32|bfloat16|fp8]" in output
+    refused = runner.invoke(main, ["serve", "--kv-cache-dtype", "int4"])
+    assert refused.stderr == "Error: --kv-dtype is 'int4', but needs one of auto, float32, bfloat16, fp8.\n"
 
 
 def test_choice_that_may_be_left_out_is_shown_as_its_values(runner: CliRunner) -> None:

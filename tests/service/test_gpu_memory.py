@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from service.gpu_memory import free_gpu_bytes, visible_index
+from service.gpu_memory import GpuMemory, free_gpu_bytes, gpu_memory, visible_index
 
 
 class FakeNvml:
-    """NVIDIA's management library with GPUs 0 to 3, of which number i has i + 1 bytes free; counts its openings."""
+    """NVIDIA's management library with GPUs 0 to 3: i + 1 of 24 bytes are free on number i; counts its openings."""
 
     def __init__(self, failing: str = "") -> None:
         self.failing = failing
@@ -31,6 +31,7 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: Any, memory: Any) -> int:  # noqa: N802
         memory._obj.free = self._index + 1
+        memory._obj.total = 24
         return int(self.failing == "memory")
 
 
@@ -56,6 +57,10 @@ def test_free_memory_of_the_first_visible_gpu(environ: dict[str, str], failing: 
     nvml = FakeNvml(failing)
     assert free_gpu_bytes(environ, lambda name: nvml) == expected
     assert nvml.num_open == 0
+
+
+def test_total_memory_is_told_beside_it() -> None:
+    assert gpu_memory({}, lambda name: FakeNvml()) == GpuMemory(total_bytes=24, free_bytes=1)
 
 
 def test_nothing_is_known_without_the_library() -> None:

@@ -10,11 +10,12 @@ from batching import machine
 from contracts.model_catalog import ModelProfile
 from contracts.settings import CatalogSettings, EngineSettings
 from service import model_memory
+from service.gpu_memory import GpuMemory
 from service.model_memory import DeviceMemory, MemoryNeed, device_memory, estimate_memory, memory_budget
 from service.ready_models import READY_MODELS
 
 GIB = 2**30
-MACHINE = DeviceMemory(free_bytes=64 * GIB, is_gpu=False)
+MACHINE = DeviceMemory(free_bytes=64 * GIB)
 
 
 def need(alias: str, memory: DeviceMemory = MACHINE, **settings: Any) -> MemoryNeed:
@@ -57,20 +58,26 @@ def test_profile_wins_over_the_common_type() -> None:
 
 
 def test_cache_is_cut_to_the_memory_that_is_left() -> None:
-    tight = need("llama-3.2-3b", DeviceMemory(free_bytes=8 * GIB, is_gpu=False))
+    tight = need("llama-3.2-3b", DeviceMemory(free_bytes=8 * GIB))
     left = 8 * GIB - tight.weight_bytes
     assert left // 2 - tight.cache_bytes < 16 * 2 * 28 * 8 * 128 * 2
     assert tight.cache_bytes <= left // 2
 
 
 def test_cache_is_nothing_where_not_even_the_weights_fit() -> None:
-    assert need("llama-3.1-8b", DeviceMemory(free_bytes=GIB, is_gpu=False)).cache_bytes == 0
+    assert need("llama-3.1-8b", DeviceMemory(free_bytes=GIB)).cache_bytes == 0
 
 
 def test_gpu_gives_what_is_left_to_the_cache() -> None:
-    found = need("gpt2", DeviceMemory(free_bytes=4 * GIB, is_gpu=True), max_num_seqs=100_000)
+    memory = DeviceMemory(free_bytes=4 * GIB, gpu_total_bytes=8 * GIB)
+    found = need("gpt2", memory, max_num_seqs=100_000, gpu_memory_utilization=0.75)
     assert found.overhead_bytes == model_memory.GPU_CONTEXT_BYTES
-    assert found.cache_bytes == pytest.approx(0.9 * (4 * GIB - found.weight_bytes), rel=0.001)
+    assert found.cache_bytes == pytest.approx(2 * GIB - found.weight_bytes - GIB, rel=0.001)
+
+
+def test_float8_halves_the_cache() -> None:
+    half, full = (need("llama-3.1-8b", kv_dtype=dtype, max_num_seqs=1) for dtype in ("fp8", "auto"))
+    assert 2 * half.cache_bytes == full.cache_bytes
 
 
 def test_budget_is_as_set_or_what_is_free() -> None:
@@ -81,15 +88,16 @@ def test_budget_is_as_set_or_what_is_free() -> None:
 @pytest.mark.parametrize(
     ("device", "gpu_bytes", "expected"),
     [
-        ("auto", None, DeviceMemory(free_bytes=5, is_gpu=False)),
-        ("auto", 7, DeviceMemory(free_bytes=7, is_gpu=True)),
-        ("cpu", 7, DeviceMemory(free_bytes=5, is_gpu=False)),
-        ("cuda", 7, DeviceMemory(free_bytes=7, is_gpu=True)),
+        ("auto", None, DeviceMemory(free_bytes=5)),
+        ("auto", 7, DeviceMemory(free_bytes=7, gpu_total_bytes=9)),
+        ("cpu", 7, DeviceMemory(free_bytes=5)),
+        ("cuda", 7, DeviceMemory(free_bytes=7, gpu_total_bytes=9)),
     ],
 )
 def test_memory_is_that_of_the_device(
     device: Any, gpu_bytes: int | None, expected: DeviceMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_memory, "free_gpu_bytes", lambda: gpu_bytes)
+    gpu = None if gpu_bytes is None else GpuMemory(free_bytes=gpu_bytes, total_bytes=9)
+    monkeypatch.setattr(model_memory, "gpu_memory", lambda: gpu)
     monkeypatch.setattr(machine, "free_bytes", lambda: 5)
     assert device_memory(EngineSettings(device=device)) == expected

@@ -22,6 +22,7 @@ LLM_MAX_CONVERSATION_LENGTH=20
 LLM_HOST=127.0.0.2
 LLM_PORT=8001
 LLM_TORCH_THREADS=3
+LLM_KV_CACHE_DTYPE=bfloat16
 """
 
 
@@ -33,6 +34,7 @@ def env_file(tmp_path: Path) -> Path:
 def check(settings: Settings) -> None:
     engine, server = settings.engine, settings.server
     assert (engine.model, engine.device, engine.model_cache_dir) == ("gpt2", "cpu", "/path/to/models")
+    assert engine.kv_dtype == "bfloat16"
     assert (engine.num_threads, server.log_level, server.max_conversation_length) == (3, "debug", 20)
     assert (server.host, server.port) == ("127.0.0.2", 8001)
 

@@ -91,6 +91,11 @@ def test_hub_offline_variable_is_respected_unless_overruled(
         ("port", "70000", "--port is '70000', but needs a whole number from 0 to 65535."),
         ("dtype", "int4", "--dtype is 'int4', but needs one of auto, float32, bfloat16."),
         ("request_timeout_s", "0", "--request-timeout-s is '0', but needs a number above 0."),
+        (
+            "gpu_memory_utilization",
+            "90",
+            "--gpu-memory-utilization is '90', but needs a number above 0 and at most 1.",
+        ),
         ("request_timeout_s", "nan", "--request-timeout-s is 'nan', but needs a number above 0."),
         ("priority_ageing_s", "inf", "--priority-ageing-s is 'inf', but needs a number above 0."),
         ("kv_cache_memory", "4Gigs", "--kv-cache-memory is '4Gigs', but needs a size such as 512MiB or 4GiB."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from batching.attention.reference import AttentionVariant, attend_sequence
+from batching.attention.reference import AttentionVariant, attend_sequence, write_rows
 from batching.kv_cache import LayerCache
 from batching.step_input import StepInput
 
@@ -31,8 +31,8 @@ class TorchBackend:
     def forward(
         self, cache: LayerCache, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, variant: AttentionVariant
     ) -> torch.Tensor:
-        cache.k[self._block_of, :, self._offset_of] = k.transpose(0, 1).to(cache.k.dtype)
-        cache.v[self._block_of, :, self._offset_of] = v.transpose(0, 1).to(cache.v.dtype)
+        write_rows(cache.k, k, self._block_of, self._offset_of, cache.k_scale)
+        write_rows(cache.v, v, self._block_of, self._offset_of, cache.v_scale)
         out = q.new_empty(q.shape[1], q.shape[0], v.shape[2])
         for row, num_tokens, context_len, table in self._sequences:
             rows = slice(row, row + num_tokens)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from triton.errors import TritonError
 
-from batching.attention.reference import AttentionVariant
+from batching.attention.reference import AttentionVariant, write_rows
 from batching.kernels.paged_attention import PagedBatch, attend_paged
 from batching.kernels.paged_attention_config import MAX_SHORT_QUERIES, IntArray, num_parts_of
 from batching.kv_cache import LayerCache
@@ -31,8 +31,8 @@ class TritonBackend:
     def forward(
         self, cache: LayerCache, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, variant: AttentionVariant
     ) -> torch.Tensor:
-        self._write(cache.k, k, cache.k_scale)
-        self._write(cache.v, v, cache.v_scale)
+        write_rows(cache.k, k, self._block_of, self._offset_of, cache.k_scale)
+        write_rows(cache.v, v, self._block_of, self._offset_of, cache.v_scale)
         rows = q if q.stride(2) == 1 else q.contiguous()
         out = q.new_empty(q.shape[1], q.shape[0], cache.v.shape[3])
         scales = cache.k_scale, cache.v_scale
@@ -40,16 +40,6 @@ class TritonBackend:
             return attend_paged(rows, cache.k, cache.v, self._batch, variant, out=out, scales=scales)
         except TritonError as error:
             raise RuntimeError(f"the attention kernels cannot run on {self._device}: {error}") from error
-
-    def _write(self, stored: torch.Tensor, new: torch.Tensor, scale: float) -> None:
-        """New keys or values `[kv_heads, T, dim]` to their slots."""
-        rows = new.transpose(0, 1)
-        if stored.dtype.itemsize > 1:
-            stored[self._block_of, :, self._offset_of] = rows.to(stored.dtype)
-            return
-        largest = torch.finfo(stored.dtype).max
-        narrow = (rows.float() / scale).clamp(-largest, largest).to(stored.dtype)
-        stored.view(torch.uint8)[self._block_of, :, self._offset_of] = narrow.view(torch.uint8)
 
 
 def upload_step(step: StepInput, device: torch.device) -> tuple[PagedBatch, torch.Tensor, torch.Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
 import pytest
 import torch
 
@@ -63,7 +66,7 @@ def offsets_of_an_upload() -> list[int]:
     return [int(tensor.storage_offset()) for tensor in tensors]
 
 
-def is_proven(path: str) -> bool:
+def is_proven(path: str, kv_dtype: Literal["auto", "fp8"] = "auto") -> bool:
     """True where a model gives the same logits with these kernels as with attention in torch."""
     from batching.attention.triton_backend import TritonBackend
 
@@ -71,7 +74,8 @@ def is_proven(path: str) -> bool:
     loaded = load_model(settings, no_progress)
     backend = TritonBackend(CPU)
     with torch.inference_mode():
-        return proven_backend(loaded, allocate_cache(settings, loaded), backend) is backend
+        pool = allocate_cache(msgspec.structs.replace(settings, kv_dtype=kv_dtype), loaded)
+        return proven_backend(loaded, pool, backend) is backend
 
 
 def name_of_backend_for_cuda() -> str:
@@ -121,3 +125,12 @@ def test_whole_models_give_the_same_logits_with_the_kernels(
     family: str, interpret: Run, tiny_models: TinyModels
 ) -> None:
     assert interpret(is_proven, str(tiny_models.reference(family).path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_whole_models_give_the_same_logits_over_a_float8_cache(
+    family: str, interpret: Run, tiny_models: TinyModels
+) -> None:
+    """What --kv-dtype fp8 does on a device when the kernels are proven: attention in torch reads the same bytes."""
+    assert interpret(is_proven, str(tiny_models.reference(family).path), "fp8")

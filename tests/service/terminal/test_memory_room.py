@@ -26,7 +26,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def memory_of(path: Path, free_bytes: int = 8 * GIB, *, is_gpu: bool = False, **settings: Any) -> Finding:
     profile = ModelProfile(alias="tiny", model=str(path), max_model_len=settings.pop("max_model_len", None))
-    return check_memory(profile, EngineSettings(**settings), DeviceMemory(free_bytes=free_bytes, is_gpu=is_gpu))
+    memory = DeviceMemory(free_bytes=free_bytes, gpu_total_bytes=8 * GIB if is_gpu else None)
+    return check_memory(profile, EngineSettings(**settings), memory)
 
 
 def test_concurrency_at_full_length_is_told(checkpoint: Path) -> None:
@@ -60,5 +61,5 @@ def test_cache_beyond_what_is_free_fails_where_it_is_taken_at_once(checkpoint: P
 
 def test_unknown_size_is_skipped() -> None:
     absent = ModelProfile(alias="a", model="org/quire-test-of-a-missing-model")
-    finding = check_memory(absent, EngineSettings(), DeviceMemory(free_bytes=GIB, is_gpu=False))
+    finding = check_memory(absent, EngineSettings(), DeviceMemory(free_bytes=GIB))
     assert finding.state == "skipped"
