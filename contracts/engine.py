@@ -89,6 +89,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     is_alive: bool
     is_draining: bool
     latencies: Latencies = Latencies()
+    num_drafts: int = 0
+    """Draft tokens that were verified."""
+    num_accepted_drafts: int = 0
+    """Of these, those that came true: each is a token that took no step of its own."""
 
 
 class DeltaStream:

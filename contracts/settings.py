@@ -79,6 +79,15 @@ class EngineSettings(_Group, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 0.9
     block_size: Annotated[Positive, _help("Tokens in one block of the KV cache.")] = 16
     enable_prefix_caching: Annotated[bool, _help("Reuse the KV blocks of equal prompt beginnings.")] = True
+    num_speculative_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16,
+            description="Most draft tokens of a request in one step, taken from where its last three tokens stood "
+            "before, while few requests run; its text stays the same. 0: none.",
+        ),
+    ] = 0
     max_queued_requests: Annotated[Positive, _help("Waiting requests beyond which new ones get 503.")] = 1024
     max_queued_tokens: Annotated[Positive, _help("Waiting prompt tokens beyond which new requests get 503.")] = (
         1_000_000

@@ -74,7 +74,7 @@ class BlockTable:
             self.keys.append(chain_key(parent, token_ids[index * size : (index + 1) * size]))
 
     def take_full(self, token_ids: list[int], num_tokens: int) -> list[tuple[int, BlockKey]]:
-        """Blocks that the first `num_tokens` of `token_ids` fill and that are not registered yet; they count as such."""
+        """Blocks that the first `num_tokens` tokens fill and that were not taken before; they count as registered."""
         first, self.num_registered = self.num_registered, num_tokens // self.block_size
         self.extend_keys(token_ids, num_tokens)
         full = slice(first, self.num_registered)

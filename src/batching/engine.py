@@ -136,6 +136,7 @@ def scheduler_config(settings: EngineSettings, info: EngineInfo, *, is_pipelined
         max_queued_tokens=settings.max_queued_tokens,
         priority_ageing_s=settings.priority_ageing_s,
         enable_prefix_caching=settings.enable_prefix_caching,
+        num_draft_tokens=settings.num_speculative_tokens,
         max_steps_in_flight=2 if is_pipelined else 1,
     )
 
@@ -162,6 +163,8 @@ def snapshot(scheduler: Scheduler, *, is_alive: bool, is_draining: bool) -> Engi
         num_cached_tokens=counters.num_cached_tokens,
         num_generated_tokens=counters.num_generated_tokens,
         num_scheduled_seqs=counters.num_scheduled_seqs,
+        num_drafts=counters.num_drafts,
+        num_accepted_drafts=counters.num_accepted_drafts,
         step_time_s=counters.step_time_s,
         num_out_of_memory=counters.num_out_of_memory,
         num_consecutive_oom=scheduler.token_budget.num_consecutive_oom,

@@ -12,6 +12,8 @@ import math
 
 from batching.admission import Admission
 from batching.block_pool import BlockPool
+from batching.broken_blocks import BrokenBlocks
+from batching.drafting import draft_rows, is_accepted, is_drafting
 from batching.fair_share import FairShare
 from batching.journal import Journal
 from batching.placement import all_fit, num_blocks_kept_free, place
@@ -47,9 +49,7 @@ class Scheduler:
         self._requests: dict[str, list[Sequence]] = {}  # unfinished samples of each live request
         self._parked: dict[str, list[Sequence]] = {}
         self._in_flight = StepsInFlight()
-        self._suspect_blocks: set[int] = set()
-        """Held broken numbers and are still referenced; cleared once they are free."""
-        self._blocks_to_clear: list[int] = []
+        self._broken = BrokenBlocks(self.pool)
         self._next_seq_id, self._earliest_deadline_s = 0, math.inf
 
     @property
@@ -127,10 +127,12 @@ class Scheduler:
         if len(self._in_flight) >= self.config.max_steps_in_flight:
             raise RuntimeError("schedule was called before the step in flight was committed")
         self.journal.begin_step(now_s)
-        if self._in_flight and not all_fit(self._running, self.pool):
+        if self._in_flight and (is_drafting(self._running, self.config) or not all_fit(self._running, self.pool)):
             return None
         self.pool.begin_step(now_s)
         rows = self._schedule_decodes()
+        drafts = self._draft(len(rows))
+        rows += drafts
         num_decodes = len(rows)
         budget = self.token_budget.num_tokens(self.config) - num_decodes
         if num_decodes:
@@ -139,18 +141,19 @@ class Scheduler:
         self._admit(rows, budget, now_s)
         if not rows:
             return None
-        cleared, self._blocks_to_clear = self._blocks_to_clear, []
         plan = SchedulerOutput(
             step_id=self.counters.num_steps,
             sequences=rows,
             num_tokens=num_decodes + sum(len(row.token_ids) for row in rows[num_decodes:]),
             num_decodes=num_decodes,
-            blocks_to_clear=cleared,
+            num_drafts=len(drafts),
+            blocks_to_clear=self._broken.take(),
             began_s=now_s,
         )
         self._in_flight.begin(plan)
         self.counters.num_steps += 1
-        self.counters.num_scheduled_seqs += len(rows)
+        self.counters.num_scheduled_seqs += len(rows) - len(drafts)
+        self.counters.num_drafts += len(drafts)
         return plan
 
     def _schedule_decodes(self) -> list[ScheduledSequence]:
@@ -163,6 +166,13 @@ class Scheduler:
             if num_tokens <= len(sequence.block_table.block_ids) * block_size or self._reserve_slot(sequence):
                 rows.append(self._row(sequence, 1))
         return rows
+
+    def _draft(self, num_decodes: int) -> list[ScheduledSequence]:
+        """Rows for drafts where all that run decode and nobody waits: what is left of the budget is nobody else's."""
+        if self.waiting or num_decodes < len(self._running) or not is_drafting(self._running, self.config):
+            return []
+        most = min(self.token_budget.num_tokens(self.config), self.config.max_num_seqs) - num_decodes
+        return draft_rows(self._running, most, self.config, self.pool)
 
     def _reserve_slot(self, sequence: Sequence) -> bool:
         """Make room for one more token, at the cost of younger sequences; False if this one had to go itself."""
@@ -179,15 +189,13 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
-        self._release(sequence.block_table.clear())
+        self._broken.release(sequence.block_table.clear())
         sequence.num_computed_tokens = 0
         sequence.num_preemptions += 1
         self.counters.num_preemptions += 1
         self._queue(sequence)
 
     def _schedule_prefills(self, rows: list[ScheduledSequence], budget: int) -> int:
-        if len(rows) == len(self._running):
-            return budget
         for sequence in self._running:
             if budget > 0 and not sequence.num_awaited_tokens and not sequence.decode_len:
                 num_tokens = min(sequence.num_unplanned_tokens, budget)
@@ -245,12 +253,19 @@ class Scheduler:
             if sequence is None:  # aborted or expired while the step ran
                 self._discard(row, sampled)
                 continue
+            num_tokens = len(row.token_ids)
+            if row.num_drafts_before:
+                if not is_accepted(row, sequence, sampled):
+                    self._discard(row, sampled)
+                    continue
+                self.counters.num_accepted_drafts += 1
+            else:
+                sequence.num_planned_tokens -= num_tokens
+                sequence.num_awaited_tokens -= row.is_sampling
             if sampled is not None and sampled.error is not None:
                 deltas.append(self._fail(sequence, sampled.error, now_s))
                 continue
-            num_tokens = len(row.token_ids)
             sequence.num_computed_tokens += num_tokens
-            sequence.num_planned_tokens -= num_tokens
             if index >= plan.num_decodes:
                 self.journal.computed(sequence, row, plan)
             if sequence.num_computed_tokens // block_size > sequence.block_table.num_registered:
@@ -258,36 +273,21 @@ class Scheduler:
             if self._parked:
                 self._unpark(sequence)
             if sampled is not None:
-                sequence.num_awaited_tokens -= 1
                 deltas.append(self._append(sequence, sampled.token_id, sampled.logprob, now_s))
         return deltas
 
     def _discard(self, row: ScheduledSequence, sampled: SampledToken | None) -> None:
-        """Clear what an ended sequence wrote in its last step, if it was broken numbers."""
+        """Clear what was written for an ended sequence or a wrong draft, if it was broken numbers."""
         if sampled is not None and sampled.error is not None:
-            self._suspect(row.block_ids)
+            first = row.start // self.config.block_size if row.num_drafts_before else 0
+            self._broken.suspect(row.block_ids[first:])
 
     def _take_in_flight(self) -> SchedulerOutput:
         if not self._in_flight:
             raise RuntimeError("commit was called with no step in flight")
         plan, held = self._in_flight.end()
-        self._release(held)
+        self._broken.release(held)
         return plan
-
-    def _suspect(self, block_ids: list[int]) -> None:
-        """Make blocks that hold broken numbers unfindable, and have them cleared before they are used again."""
-        self.pool.forget(block_ids)
-        self._suspect_blocks.update(block_ids)
-        self._clear_suspects(block_ids)
-
-    def _release(self, block_ids: list[int]) -> None:
-        self._clear_suspects(self.pool.release(block_ids))
-
-    def _clear_suspects(self, block_ids: list[int]) -> None:
-        """Have those of these blocks that are suspect and free cleared by the next step."""
-        clear = {block_id for block_id in block_ids if self.pool.num_refs(block_id) == 0} & self._suspect_blocks
-        self._suspect_blocks -= clear
-        self._blocks_to_clear += sorted(clear)
 
     def _register_blocks(self, sequence: Sequence) -> None:
         """Make the blocks that are full now findable."""
@@ -320,7 +320,7 @@ class Scheduler:
 
     def _fail(self, sequence: Sequence, error: str, now_s: float) -> GenerationDelta:
         """End one sequence whose numbers are broken; nothing it wrote is ever matched or read again."""
-        self._suspect(sequence.block_table.block_ids)
+        self._broken.suspect(sequence.block_table.block_ids)
         return self._finish(sequence, FinishReason.ERROR, now_s, error)
 
     def _finish(
@@ -352,7 +352,7 @@ class Scheduler:
         if self._in_flight:
             self._in_flight.hold(block_ids)
         else:
-            self._release(block_ids)
+            self._broken.release(block_ids)
         self.counters.count_end(reason)
         return self.journal.ended(sequence, reason, error)
 
@@ -376,8 +376,7 @@ class Scheduler:
             self.journal.forget_all()
             self._in_flight.forget_all()
             self._running, self._parked = [], {}
-            self._blocks_to_clear = sorted(self._suspect_blocks.union(self._blocks_to_clear))
-            self._suspect_blocks = set()
+            self._broken.free_all()
         return fault
 
     def _idle_fault(self) -> str | None:
@@ -387,7 +386,7 @@ class Scheduler:
             "waiting_tokens": self.waiting.num_tokens,
             "parked": len(self._parked),
             "held_blocks": len(self._in_flight.held_block_ids),
-            "suspect_blocks": len(self._suspect_blocks),
+            "suspect_blocks": self._broken.num_suspects,
             "tenants": self.shares.num_tenants,
             "granted": self.limits.num_live,
         }

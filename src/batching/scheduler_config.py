@@ -22,6 +22,8 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_tokens: int = 1_000_000
     priority_ageing_s: float = 10.0
     enable_prefix_caching: bool = True
+    num_draft_tokens: int = 0
+    """Most drafts of a sequence in one step; 0: there are none."""
     max_steps_in_flight: int = 1
     """Two where a step is planned before the tokens of the last one are known."""
 
@@ -31,7 +33,9 @@ class Counters:
 
     __slots__ = (
         "num_aborted",
+        "num_accepted_drafts",
         "num_cached_tokens",
+        "num_drafts",
         "num_failed",
         "num_finished",
         "num_generated_tokens",
@@ -49,6 +53,7 @@ class Counters:
         self.num_requests = self.num_finished = self.num_aborted = self.num_failed = 0
         self.num_preemptions = self.num_prompt_tokens = self.num_cached_tokens = self.num_generated_tokens = 0
         self.num_steps = self.num_scheduled_seqs = self.num_out_of_memory = self.num_integrity_faults = 0
+        self.num_drafts = self.num_accepted_drafts = 0
         self.step_time_s = 0.0
 
     def count_end(self, reason: FinishReason) -> None:

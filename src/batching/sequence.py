@@ -10,6 +10,7 @@ import enum
 import math
 
 from batching.block_table import BlockTable
+from batching.prompt_lookup import PromptLookup
 from batching.scheduler_config import SchedulerConfig
 from batching.step import UNKNOWN_TOKENS, ScheduledSequence
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest, PhaseTimes, TokenLogprob
@@ -41,6 +42,7 @@ class Sequence:
         "first_token_s",
         "has_penalties",
         "limit",
+        "lookup",
         "num_awaited_tokens",
         "num_cached_tokens",
         "num_computed_tokens",
@@ -98,6 +100,8 @@ class Sequence:
         self.num_cached_tokens = 0
         """Prompt tokens found in the prefix cache at the first admission."""
         self.num_preemptions = 0
+        self.lookup: PromptLookup | None = None
+        """Made when drafts are first asked for."""
 
     @property
     def num_tokens(self) -> int:
@@ -175,6 +179,25 @@ class Sequence:
             prompt_token_ids=token_ids[:num_prompt_tokens] if self.has_penalties else None,
             output_token_ids=token_ids[num_prompt_tokens:] if self.has_penalties else None,
         )
+
+    def plan_drafts(self, num_drafts: int) -> list[ScheduledSequence]:
+        """Rows for what may follow the token that has just been planned, the only one of a decode."""
+        if self.lookup is None:
+            self.lookup = PromptLookup()
+        return [
+            ScheduledSequence(
+                seq_id=self.seq_id,
+                token_ids=[token_id],
+                start=self.num_computed_tokens + number,
+                block_ids=self.block_table.block_ids,
+                is_sampling=True,
+                sampling=self.request.sampling,
+                seed=self.seed,
+                num_output_tokens=self.num_output_tokens + number,
+                num_drafts_before=number,
+            )
+            for number, token_id in enumerate(self.lookup.drafts(self.token_ids, num_drafts), 1)
+        ]
 
     def token_delta(self, token_id: int, logprob: TokenLogprob | None) -> GenerationDelta:
         """What the caller hears of a step that gives one more token and no end."""

@@ -36,6 +36,10 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output_token_ids: list[int] | None = None
     """The history, only where penalties need it; copies, safe to read in another thread."""
 
+    num_drafts_before: int = 0
+    """Above 0 in a row whose token is a draft: so many rows of the same sequence stand before it and hold the tokens
+    that it follows, drafts but for the first. To the runner it is a row like any other."""
+
     @property
     def context_len(self) -> int:
         """Tokens that the last position attends to, itself included."""
@@ -49,7 +53,9 @@ class SchedulerOutput(msgspec.Struct, frozen=True, kw_only=True):
     sequences: list[ScheduledSequence]
     num_tokens: int
     num_decodes: int
-    """How many of the leading `sequences` have exactly one token and sample."""
+    """How many of the leading `sequences` have exactly one token and sample, those with drafts among them."""
+    num_drafts: int = 0
+    """How many rows verify drafts."""
     blocks_to_clear: list[int] = []
     """Blocks that held broken numbers: the runner zeroes them before it computes."""
     began_s: float = 0.0

@@ -102,6 +102,8 @@ def _own(info: EngineInfo, stats: EngineStats) -> Iterator[Metric]:
         ("engine_steps", "Steps computed.", stats.num_steps),
         ("engine_step_seconds", "Time in the model and the sampler.", stats.step_time_s),
         ("engine_step_sequences", "Sequences in the steps; by engine_steps, the batch size.", stats.num_scheduled_seqs),
+        ("draft_tokens", "Draft tokens verified (--num-speculative-tokens).", stats.num_drafts),
+        ("draft_tokens_accepted", "Of these, those that came true.", stats.num_accepted_drafts),
         ("engine_out_of_memory", "Steps that ran out of memory.", stats.num_out_of_memory),
         ("engine_integrity_faults", "Wrong books found and repaired.", stats.num_integrity_faults),
     )
@@ -140,6 +142,8 @@ def _vllm(info: EngineInfo, stats: EngineStats) -> Iterator[Metric]:
         ("generation_tokens", stats.num_generated_tokens),
         ("prefix_cache_queries", stats.num_prompt_tokens),
         ("prefix_cache_hits", stats.num_cached_tokens),
+        ("spec_decode_num_draft_tokens", stats.num_drafts),
+        ("spec_decode_num_accepted_tokens", stats.num_accepted_drafts),
     ):
         counter = CounterMetricFamily(f"vllm:{name}", "As vLLM names it.", labels=labels)
         counter.add_metric(model, value)

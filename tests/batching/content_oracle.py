@@ -37,6 +37,15 @@ class Context(msgspec.Struct, frozen=True):
     root: int
     token_ids: list[int]
 
+    def with_drafts(self, row: ScheduledSequence, plan: SchedulerOutput) -> Context:
+        """What the sequence would be should all drafts up to this row come true."""
+        drafts = [
+            other.token_ids[0]
+            for other in plan.sequences
+            if other.seq_id == row.seq_id and 0 < other.num_drafts_before <= row.num_drafts_before
+        ]
+        return Context(self.root, self.token_ids + drafts)
+
 
 def mix(*parts: int) -> int:
     """A positive number that depends on all parts; the same in every process."""
@@ -102,14 +111,15 @@ class FakeModel:
         What `wasted_rows` write and sample means nothing.
         """
         self.clear(plan.blocks_to_clear)
-        for index, row in enumerate(plan.sequences):
+        of_rows = [contexts[row.seq_id].with_drafts(row, plan) for row in plan.sequences]
+        for index, (row, context) in enumerate(zip(plan.sequences, of_rows, strict=True)):
             if index in wasted_rows:
                 self.values[self.slot(row.block_ids, row.start)] = POISON
             else:
-                self._write(row, contexts[row.seq_id])
+                self._write(row, context)
         sampled = [
-            SampledToken(token_id=0) if index in wasted_rows else self._sample(row, contexts[row.seq_id])
-            for index, row in enumerate(plan.sequences)
+            SampledToken(token_id=0) if index in wasted_rows else self._sample(row, context)
+            for index, (row, context) in enumerate(zip(plan.sequences, of_rows, strict=True))
         ]
         for index in nan_rows:
             self.break_row(plan.sequences[index])

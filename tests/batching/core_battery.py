@@ -39,6 +39,7 @@ def battery() -> list[Callable[[], object]]:
         samples_share_the_prompt,
         every_sample_uses_up_what_it_generates,
         step_is_planned_before_the_tokens_of_the_last_one,
+        drafts_come_true,
     ]
     under_pressure = [partial(play_under_pressure, seed) for seed in range(NUM_UNDER_PRESSURE)]
     under_pressure += [partial(play_out_of_memory, seed) for seed in range(NUM_OUT_OF_MEMORY)]
@@ -150,6 +151,15 @@ def step_is_planned_before_the_tokens_of_the_last_one() -> None:
     world.drain()
 
 
+def drafts_come_true() -> None:
+    world = World(small_config(num_draft_tokens=2, num_blocks=30, limits=(60, 10, 60)))
+    world.admit("r", [0, 1] * 6, max_tokens=40)
+    world.drain()
+    counters = world.scheduler.counters
+    assert counters.num_drafts > counters.num_accepted_drafts > 0
+    assert counters.num_steps <= 40 - counters.num_accepted_drafts + 4
+
+
 # ---- random
 
 
@@ -163,6 +173,7 @@ def random_config(rng: random.Random) -> SchedulerConfig:
         enable_prefix_caching=rng.random() < 0.7,
         limits=(rng.randint(8, 24), rng.randint(3, 12), rng.randint(8, 60)),
         max_steps_in_flight=rng.randint(1, 2),
+        num_draft_tokens=rng.choice([0, 0, 1, 2, 3]),
     )
 
 

@@ -93,7 +93,7 @@ def repair_keeps_the_queue(repair: Method) -> Method:
 def repair_forgets_broken_blocks(repair: Method) -> Method:
     def broken(self: Scheduler) -> str | None:
         fault: str | None = repair(self)
-        self._blocks_to_clear = []
+        self._broken._to_clear = []
         return fault
 
     return broken

@@ -54,7 +54,7 @@ def grant_is_left(scheduler: Scheduler) -> None:
 
 
 def broken_block_is_held_for_ever(scheduler: Scheduler) -> None:
-    scheduler._suspect_blocks.update(scheduler.pool.allocate(1))
+    scheduler._broken._suspects.update(scheduler.pool.allocate(1))
 
 
 def ended_step_holds_a_block(scheduler: Scheduler) -> None:
@@ -89,7 +89,7 @@ def repaired_world_serves_on(corrupt: Corruption) -> str | None:
     """Corrupt, repair, and run a request that any leftover would disturb; returns what was found wrong."""
     world = used_world()
     corrupt(world.scheduler)
-    for block_id in world.scheduler._suspect_blocks:
+    for block_id in world.scheduler._broken._suspects:
         world.model.values[block_id * world.config.block_size] = NAN
     fault = world.scheduler.repair_idle()
     assert world.scheduler.repair_idle() is None

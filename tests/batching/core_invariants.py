@@ -19,6 +19,7 @@
 | I15 | bounded wait and preemptions, in order | `i15_wait_and_preemptions_are_bounded`, every schedule |
 | I16 | what never fits, or finds the queue full, leaves no trace | `i16_refused_exactly_when_it_must`, every submit |
 | I17 | a broken row fails alone | `i17_only_broken_rows_fail`, every commit |
+| I22 | drafts are decodes that may come true, and take nobody's place | `i22_draft_may_come_true`, every plan |
 | I18 | without submits the remaining work falls with every step | `i18_drain_gets_closer`, every drain |
 
 I13, I16 and I18 are in `core_end_invariants`, those of the turns between tenants in `core_tenant_invariants`.
@@ -70,7 +71,10 @@ def check_plan(world: World, plan: SchedulerOutput) -> None:
     i8_slots_differ(world, plan)
     i9_plan_is_within_limits(world, plan)
     for index, row in enumerate(plan.sequences):
-        row_is_next_work_of_its_sequence(world, row, is_decode=index < plan.num_decodes)
+        if row.num_drafts_before:
+            i22_draft_may_come_true(world, row, plan)
+        else:
+            row_is_next_work_of_its_sequence(world, row, is_decode=index < plan.num_decodes)
 
 
 # ---- blocks
@@ -129,7 +133,7 @@ def i7_broken_blocks_are_cleared(world: World) -> None:
         if scheduler.pool.num_refs(block_id) == 0 and scheduler.pool._keys[block_id] is None:
             world.model.poison(block_id)
         if NAN in world.model.block_values(block_id) and not world.plans:
-            assert block_id in scheduler._blocks_to_clear, f"block {block_id} keeps broken numbers"
+            assert block_id in scheduler._broken._to_clear, f"block {block_id} keeps broken numbers"
 
 
 def i8_tables_fit(world: World) -> None:
@@ -139,10 +143,9 @@ def i8_tables_fit(world: World) -> None:
         assert len(block_ids) == len(set(block_ids))
         if sequence.status is SequenceStatus.RUNNING:
             assert sequence.num_computed_tokens < sequence.num_tokens
-            most = sequence.num_tokens + num_awaited(world, sequence.seq_id)
-            assert len(block_ids) in {
-                num_blocks_for(length, size) for length in range(sequence.num_tokens - 1, most + 1)
-            }
+            most = num_awaited(world, sequence.seq_id) + world.config.num_draft_tokens
+            lengths = range(sequence.num_tokens - 1, sequence.num_tokens + most + 1)
+            assert len(block_ids) in {num_blocks_for(length, size) for length in lengths}
         else:
             assert not block_ids
             assert sequence.num_computed_tokens == 0
@@ -159,7 +162,8 @@ def i8_slots_differ(world: World, plan: SchedulerOutput) -> None:
     for row in plan.sequences:
         sequence = world.logs[row.seq_id].sequence
         num_tokens = sequence.num_tokens + num_awaited(world, row.seq_id, plan)
-        assert len(row.block_ids) == num_blocks_for(num_tokens, world.config.block_size)
+        lengths = range(max(num_tokens, row.context_len), num_tokens + world.config.num_draft_tokens + 1)
+        assert len(row.block_ids) in {num_blocks_for(length, world.config.block_size) for length in lengths}
 
 
 # ---- plans
@@ -168,7 +172,8 @@ def i8_slots_differ(world: World, plan: SchedulerOutput) -> None:
 def in_flight(world: World, seq_id: int, until: SchedulerOutput | None = None) -> list[ScheduledSequence]:
     """The rows of one sequence in the steps in flight, up to one of these steps."""
     plans = world.plans[: world.plans.index(until)] if until in world.plans else world.plans
-    return [row for plan in plans for row in plan.sequences if row.seq_id == seq_id]
+    rows = [row for plan in plans for row in plan.sequences if row.seq_id == seq_id]
+    return [row for row in rows if not row.num_drafts_before]
 
 
 def num_awaited(world: World, seq_id: int, until: SchedulerOutput | None = None) -> int:
@@ -180,8 +185,10 @@ def i9_plan_is_within_limits(world: World, plan: SchedulerOutput) -> None:
     config = world.config
     num_tokens = sum(len(row.token_ids) for row in plan.sequences)
     assert plan.num_tokens == num_tokens <= config.max_num_batched_tokens
-    assert len(plan.sequences) <= world.scheduler.num_running <= config.max_num_seqs
-    assert len({row.seq_id for row in plan.sequences}) == len(plan.sequences)
+    num_rows = len(plan.sequences) - plan.num_drafts
+    assert num_rows <= world.scheduler.num_running <= config.max_num_seqs >= len(plan.sequences)
+    assert len({row.seq_id for row in plan.sequences}) == num_rows
+    assert plan.num_drafts == sum(row.num_drafts_before > 0 for row in plan.sequences)
     budget = max(0, token_budget(config, world.steps) - plan.num_decodes)
     if plan.num_decodes:
         budget = min(budget, config.max_prefill_tokens_while_decoding)
@@ -233,6 +240,23 @@ def row_is_next_work_of_its_sequence(world: World, row: ScheduledSequence, *, is
     has_history = log.request.sampling.has_penalties
     assert row.prompt_token_ids == (log.request.prompt_token_ids if has_history else None)
     assert row.output_token_ids == (log.token_ids if has_history else None)
+
+
+def i22_draft_may_come_true(world: World, row: ScheduledSequence, plan: SchedulerOutput) -> None:
+    """It follows the rows of its sequence one by one, as a decode that nobody could tell from others."""
+    log = world.logs[row.seq_id]
+    assert world.plans == [plan], "a draft is planned ahead"
+    assert not log.request.sampling.has_penalties
+    assert not any(sequence.num_tokens for sequence in world.scheduler.waiting), "drafts take the place of requests"
+    rows = [other for other in plan.sequences if other.seq_id == row.seq_id]
+    assert rows.index(row) == row.num_drafts_before <= world.config.num_draft_tokens
+    assert row.start == len(log.known_token_ids) - 1 + row.num_drafts_before
+    assert row.context_len < max_tokens_of(world, log.sequence), "a draft beyond the last token"
+    assert row.num_output_tokens == len(log.token_ids) + row.num_drafts_before
+    assert row.is_sampling
+    assert len(row.token_ids) == 1
+    assert row.seed == rows[0].seed
+    assert row.sampling is rows[0].sampling
 
 
 def i14_some_token_is_computed(
@@ -337,10 +361,8 @@ def i11_one_delta_each(owed: list[SampleLog], deltas: list[GenerationDelta]) -> 
     assert Counter((delta.request_id, delta.sample_index) for delta in deltas) == expected
 
 
-def i11_stream_is_whole(world: World, logs: list[SampleLog], delta: GenerationDelta) -> None:
-    """`logs` are the live samples that the delta may be for: exactly one."""
-    assert len(logs) == 1, f"{delta} is for nobody or comes after the end"
-    log = logs[0]
+def i11_stream_is_whole(world: World, log: SampleLog, delta: GenerationDelta) -> None:
+    """`log` is the one live sample that the delta is for."""
     assert (delta.times is not None) == (delta.finish_reason is not None)
     assert (delta.error is not None) == (delta.finish_reason is FinishReason.ERROR)
     assert delta.ended_by_token == (delta.finish_reason is FinishReason.STOP)

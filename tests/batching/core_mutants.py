@@ -20,6 +20,7 @@ from contracts.generation import GenerationRequest
 from tests.batching.core_ahead_mutants import AHEAD_MUTANTS
 from tests.batching.core_budget_mutants import BUDGET_MUTANTS, REPAIR_MUTANTS
 from tests.batching.core_cache_mutants import CACHE_MUTANTS
+from tests.batching.core_draft_mutants import DRAFT_MUTANTS
 from tests.batching.core_mutant import Method, Mutant, always
 from tests.batching.core_scheduler_mutants import SCHEDULER_MUTANTS
 from tests.batching.core_tenant_mutants import TENANT_MUTANTS
@@ -236,5 +237,5 @@ QUEUE_MUTANTS = [
 CORE_MUTANTS = POOL_MUTANTS + SEQUENCE_MUTANTS + QUEUE_MUTANTS + SCHEDULER_MUTANTS
 MUTANTS = [
     *(CORE_MUTANTS + TENANT_MUTANTS + CACHE_MUTANTS),
-    *(BUDGET_MUTANTS + REPAIR_MUTANTS + AHEAD_MUTANTS),
+    *(BUDGET_MUTANTS + REPAIR_MUTANTS + AHEAD_MUTANTS + DRAFT_MUTANTS),
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from batching.block_table import chain_key, num_blocks_for
+from batching.broken_blocks import BrokenBlocks
 from batching.scheduler import Scheduler
 from batching.sequence import Sequence, SequenceStatus
 from batching.step import ScheduledSequence, SchedulerOutput, StepOutput
@@ -188,7 +189,7 @@ def row_is(change_row: Callable[[ScheduledSequence, Sequence], dict[str, Any]]) 
 
 def cleared_blocks_are_dropped(schedule: Method) -> Method:
     def broken(self: Scheduler, now_s: float) -> SchedulerOutput | None:
-        self._blocks_to_clear = []
+        self._broken._to_clear = []
         plan: SchedulerOutput | None = schedule(self, now_s)
         return plan
 
@@ -336,7 +337,7 @@ COMMIT_MUTANTS = [
     Mutant("errors_are_ignored", Scheduler, "commit", errors_are_ignored),
     Mutant("broken_chunks_go_on", Scheduler, "commit", broken_chunks_go_on),
     Mutant("failure_takes_the_siblings_along", Scheduler, "_fail", failure_takes_the_siblings_along),
-    Mutant("broken_blocks_are_not_cleared", Scheduler, "_clear_suspects", always(None)),
+    Mutant("broken_blocks_are_not_cleared", BrokenBlocks, "_clear", always(None)),
     Mutant("late_errors_are_dropped", Scheduler, "_discard", always(None)),
 ]
 SCHEDULER_MUTANTS = SUBMIT_MUTANTS + SCHEDULE_MUTANTS + COMMIT_MUTANTS

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.sequence import Sequence, SequenceStatus
-from batching.step import UNKNOWN_TOKEN, ScheduledSequence, SchedulerOutput, StepOutput
+from batching.step import UNKNOWN_TOKEN, SampledToken, ScheduledSequence, SchedulerOutput, StepOutput
 from contracts.errors import QuireError, RateLimited
 from contracts.generation import FinishReason, GenerationDelta, GenerationRequest
 from contracts.sampling import SamplingParams
@@ -36,6 +36,7 @@ def small_config(
     enable_prefix_caching: bool = True,
     limits: tuple[int, int, int] = (24, 10, 60),
     max_steps_in_flight: int = 1,
+    num_draft_tokens: int = 0,
 ) -> SchedulerConfig:
     """A config for four tokens, 3 being the end; `limits` are model length, queued requests, queued tokens."""
     return SchedulerConfig(
@@ -52,6 +53,7 @@ def small_config(
         priority_ageing_s=2.0,
         enable_prefix_caching=enable_prefix_caching,
         max_steps_in_flight=max_steps_in_flight,
+        num_draft_tokens=num_draft_tokens,
     )
 
 
@@ -233,9 +235,11 @@ class World:
         """Execute and commit; `broken_rows` are indices into the rows of the plan, taken modulo their number."""
         plan = self._take_plan()
         self.steps.append((plan.num_tokens, is_out_of_memory))
-        nan_rows = {index % len(plan.sequences) for index in broken_rows} | self._rows_after_broken_ones(plan)
+        num_rows = len(plan.sequences) - plan.num_drafts
+        plain = [index for index, row in enumerate(plan.sequences) if not row.num_drafts_before]
+        nan_rows = {plain[index % num_rows] for index in broken_rows} | self._rows_after_broken_ones(plan)
         sampled = self.model.execute(plan, self.contexts(), nan_rows, self._wasted_rows(plan))
-        owed = [row for row, token in zip(plan.sequences, sampled, strict=True) if token and self._is_live(row)]
+        owed = self._owed_rows(plan, sampled)
         broken = {plan.sequences[index].seq_id for index in nan_rows}
         self.broken_ids |= broken
         output = StepOutput(
@@ -258,6 +262,23 @@ class World:
     def _take_plan(self) -> SchedulerOutput:
         return self.plans.pop(0)
 
+    def _owed_rows(self, plan: SchedulerOutput, sampled: list[SampledToken | None]) -> list[ScheduledSequence]:
+        """The rows whose tokens the callers hear: of live samples, and of drafts only those that came true in turn."""
+        owed: list[ScheduledSequence] = []
+        said: dict[int, list[int]] = {}
+        for row, token in zip(plan.sequences, sampled, strict=True):
+            log = self.logs[row.seq_id]
+            tokens = said.setdefault(row.seq_id, [])
+            is_said = row.num_drafts_before == 0 or (
+                len(tokens) == row.num_drafts_before
+                and tokens[-1] == row.token_ids[0]
+                and len(log.token_ids) + len(tokens) < len(log.solo[0])
+            )
+            if token is not None and is_said and self._is_live(row):
+                owed.append(row)
+                tokens += [] if token.error else [token.token_id]
+        return owed
+
     def _wasted_rows(self, plan: SchedulerOutput) -> set[int]:
         """Rows of samples that have ended since they were planned ahead: what they compute is for nobody."""
         rows = enumerate(plan.sequences)
@@ -273,20 +294,16 @@ class World:
 
     def _take_deltas(self, owed: list[ScheduledSequence], deltas: list[GenerationDelta], broken: set[int]) -> None:
         invariants.i11_one_delta_each([self.logs[row.seq_id] for row in owed], deltas)
-        by_sample = {(delta.request_id, delta.sample_index): delta for delta in deltas}
-        for row in owed:
-            log = self.logs[row.seq_id]
-            delta = by_sample[log.request.request_id, log.sample_index]
-            invariants.i17_only_broken_rows_fail(delta, is_broken=row.seq_id in broken, error=BROKEN)
+        for delta in deltas:
+            log = self._log_of_delta(delta)
+            invariants.i17_only_broken_rows_fail(delta, is_broken=log.sequence.seq_id in broken, error=BROKEN)
             self.deliver(delta)
         self.check()
 
     def deliver(self, delta: GenerationDelta) -> None:
         """Give a delta to the caller it is for."""
-        key = (delta.request_id, delta.sample_index)
-        logs = [log for log in self.live if (log.request.request_id, log.sample_index) == key]
-        invariants.i11_stream_is_whole(self, logs, delta)
-        log = logs[0]
+        log = self._log_of_delta(delta)
+        invariants.i11_stream_is_whole(self, log, delta)
         log.token_ids += delta.token_ids
         log.num_cached_tokens = delta.num_cached_tokens
         log.finish_reason = delta.finish_reason
@@ -294,6 +311,12 @@ class World:
         if samples and all(sample.finish_reason is not None for sample in samples):
             self.rates.ended(log.request, sum(len(sample.token_ids) for sample in samples), self.now_s)
         invariants.i10_output_is_that_of_the_request_alone(log)
+
+    def _log_of_delta(self, delta: GenerationDelta) -> SampleLog:
+        key = (delta.request_id, delta.sample_index)
+        logs = [log for log in self.live if (log.request.request_id, log.sample_index) == key]
+        assert len(logs) == 1, f"{delta} is for nobody or comes after the end"
+        return logs[0]
 
     # ---- the end
 

@@ -33,6 +33,7 @@ def configs(draw: st.DrawFn) -> SchedulerConfig:
         enable_prefix_caching=draw(st.booleans()),
         limits=(draw(st.integers(8, 24)), draw(st.integers(3, 12)), draw(st.integers(8, 60))),
         max_steps_in_flight=draw(st.integers(1, 2)),
+        num_draft_tokens=draw(st.sampled_from([0, 0, 1, 2, 3])),
     )
 
 

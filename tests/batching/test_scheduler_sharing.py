@@ -136,4 +136,4 @@ def test_broken_block_shared_with_another_sequence_is_cleared_once_that_one_ends
     world.finish_step(frozenset({0}))
     shared = world.log_of("b").sequence.block_table.block_ids[:2]
     world.abort("b")
-    assert set(shared) <= set(scheduler._blocks_to_clear)
+    assert set(shared) <= set(scheduler._broken._to_clear)
