@@ -40,7 +40,7 @@ class CaseShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttentionCase:
-    """One measured call. `attend(i)` takes the i-th of `num_layers` caches; raises MemoryError where it does not fit."""
+    """One measured call; `attend(i)` takes the i-th of `num_layers` caches. MemoryError where it does not fit."""
 
     def __init__(self, model: ModelSize, shape: CaseShape, device: torch.device, kv_item_bytes: int) -> None:
         self.model, self.shape, self.device = model, shape, device

@@ -32,6 +32,8 @@ def measure_attention(plan: Plan, rows: RowFile) -> None:
     """A row for every shape that fits into memory and time; with tuning, the best launch configurations first."""
     device = torch.device(plan.device)
     deadline_s = plan.deadline_s()
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # products this small only wait for other threads
     if plan.is_tuning:
         if has_kernels(device):
             from ops.bench.gpu.tuning import tune

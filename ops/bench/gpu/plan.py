@@ -57,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine = Machine(name="unknown", copy_bytes_per_s=1.0, flops_per_s=1.0)
     sizes: Sizes = Sizes()
     is_tuning: bool = False
+    has_torch_ops: bool = False
+    """The runner of a GPU with its operations in plain torch, so that it can run on a CPU."""
     time_limit_s: float = 240.0
 
     @property
