@@ -26,7 +26,7 @@ import msgspec
 
 from ops.bench.gpu.model_sizes import MODELS
 from ops.bench.gpu.part import PARTS
-from ops.bench.gpu.plan import TOY_SIZES, Plan, Sizes
+from ops.bench.gpu.plan import TOY_SIZES, UNKNOWN_MACHINE, Plan, Sizes
 from ops.bench.gpu.rows import Row, read_rows, render_table
 from service.bench.options import parse_counts
 
@@ -167,6 +167,8 @@ def run_parts(names: list[str], plan: Plan, scratch: Path) -> tuple[Plan, list[R
         if name == "machine" and (machine := machine_of(read_rows(row_file))) is not None:
             plan = msgspec.structs.replace(plan, machine=machine)
     rows = read_rows(row_file)
+    if plan.machine == UNKNOWN_MACHINE:
+        rows = [msgspec.structs.replace(row, floor=None) for row in rows]
     return plan, rows + list(ratios_to_peer(rows)), failures
 
 

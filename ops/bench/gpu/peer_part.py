@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from contracts.generation import GenerationRequest
 from ops.bench.gpu.floors import batch_floor_s
@@ -15,6 +17,7 @@ from ops.bench.gpu.plan import Plan
 from ops.bench.gpu.rows import RowFile
 from ops.bench.gpu.workload import draw_requests, lengths_of
 
+CONTINUOUS_BATCHING = "transformers.generation.continuous_batching.continuous_api"
 ATTENTION = ("sdpa", "eager")
 """Tried in this order; it switches to flash attention by itself where that is installed."""
 STOP_TIMEOUT_S = 5.0
@@ -56,14 +59,32 @@ def run_warm(
 ) -> tuple[int, int, float]:
     """`run` after some other requests, as the engine's own second run is what counts."""
     config = GenerationConfig(do_sample=False, max_new_tokens=1, eos_token_id=-1, pad_token_id=0)
-    # On a CPU it would take all memory for its cache and fill it once.
-    sizes = ContinuousBatchingConfig(num_blocks=64, max_batch_tokens=512) if plan.device == "cpu" else None
     others = draw_requests(plan.sizes.workload, plan.model.vocab_size, number=1)[:NUM_WARM_UP]
     with model.continuous_batching_context_manager(
-        generation_config=config, continuous_batching_config=sizes, timeout=STOP_TIMEOUT_S
+        generation_config=config, timeout=STOP_TIMEOUT_S, **hints(model, plan, requests)
     ) as manager:
         run(manager, others, deadline_s)
         return run(manager, requests, deadline_s)
+
+
+def hints(model: Any, plan: Plan, requests: Sequence[GenerationRequest]) -> dict[str, object]:
+    """What its own generate_batch would tell it of the requests, as far as this version takes it."""
+    told: dict[str, object] = {}
+    if plan.device == "cpu":  # it would take all memory for its cache, and fill it once
+        told["continuous_batching_config"] = import_module("transformers").ContinuousBatchingConfig(
+            num_blocks=64, max_batch_tokens=512
+        )
+    make_hints = getattr(import_module(CONTINUOUS_BATCHING), "WorkloadHints", None)
+    if make_hints is not None and "workload_hints" in signature(model.init_continuous_batching).parameters:
+        lengths = lengths_of(requests)
+        known = {
+            "max_prompt_length": max(one.prompt for one in lengths),
+            "max_generated_length": max(one.output for one in lengths),
+            "num_requests": len(lengths),
+        }
+        taken = set(signature(make_hints).parameters)
+        told["workload_hints"] = make_hints(**{name: value for name, value in known.items() if name in taken})
+    return told
 
 
 def run(manager: Any, requests: Sequence[GenerationRequest], deadline_s: float) -> tuple[int, int, float]:
