@@ -121,6 +121,8 @@ def make_plan(asked: Options, checkpoints: Path) -> Plan:
     """The sizes of the model that was chosen, and what the options say otherwise."""
     sizes = TOY_SIZES if asked.model == "toy" else Sizes()
     changes: dict[str, Any] = {}
+    if asked.device == "cpu":
+        changes |= {"copy_bytes": TOY_SIZES.copy_bytes, "matrix_size": TOY_SIZES.matrix_size}
     if asked.batched_tokens is not None:
         changes["batched_tokens"] = asked.batched_tokens
     if asked.requests is not None:
