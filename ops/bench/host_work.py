@@ -103,7 +103,7 @@ class Bench:
         self.engine = AsyncEngine(core, ThreadPoolExecutor(max_workers=1))
         self.engine.hold(self)
         self._outbox = Outbox()
-        self._pack = find_packer(num_seqs)
+        self._pack = find_packer(self.scheduler.config)
         self.taken_s: dict[str, list[float]] = {phase: [] for phase in PHASES}
         self._num_seqs, self._num_steps = num_seqs, num_steps
 
@@ -179,12 +179,23 @@ def make_info(config: SchedulerConfig) -> EngineInfo:
     )
 
 
-def find_packer(num_seqs: int) -> Callable[[SchedulerOutput], object]:
-    """What packs the differences of a plan for the device; nothing where this version has none."""
+def find_packer(config: SchedulerConfig) -> Callable[[SchedulerOutput], object]:
+    """What packs the differences of a plan for a device; nothing where this version has none."""
     if find_spec("batching.row_book") is None:
         return lambda plan: None
-    book = import_module("batching.row_book").RowBook(num_rows=2 * num_seqs)
-    pack: Callable[[SchedulerOutput], object] = book.pack
+    shape = import_module("batching.row_tables").RowShape(
+        num_rows=2 * config.max_num_seqs,
+        max_len=config.max_model_len,
+        max_blocks=config.max_model_len // BLOCK_SIZE + 1,
+        max_edits=8,
+    )
+    book = import_module("batching.row_book").RowBook(shape, BLOCK_SIZE, config.eos_token_ids)
+
+    def pack(plan: SchedulerOutput) -> object:
+        row_plan = book.begin(plan)
+        book.keep()
+        return row_plan.writes.words(), row_plan.writes.values()
+
     return pack
 
 

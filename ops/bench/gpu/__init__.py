@@ -1,1 +1,1 @@
-"""Measurements of the engine on one accelerator, against what its memory and matrix units allow: python -m ops.bench.gpu"""
+"""The engine on one accelerator, beside what its memory and matrix units allow: python -m ops.bench.gpu"""

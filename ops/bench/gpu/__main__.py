@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ import msgspec
 
 from ops.bench.gpu.model_sizes import MODELS
 from ops.bench.gpu.part import PARTS
-from ops.bench.gpu.plan import TOY_SIZES, Plan, Sizes
+from ops.bench.gpu.plan import TOY_SIZES, UNKNOWN_MACHINE, Plan, Sizes
 from ops.bench.gpu.rows import Row, read_rows, render_table
 from service.bench.options import parse_counts
 
 CHOICES = [name for name in PARTS if name not in ("checkpoint", "check")]
 NEED_CHECKPOINT = {"offline", "stream", "start", "http", "transformers"}
+LIBRARIES = ("torch", "triton", "transformers")
 STOP_TIMEOUT_S = 30.0
 """For a part that was asked to end, to end what it has started."""
 
@@ -43,6 +46,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     check: bool
     tune: bool
     kv_dtype: str
+    torch_ops: bool
     time_limit: float
     batched_tokens: int | None
     requests: int | None
@@ -69,6 +73,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--check", is_flag=True, help="First compare every kernel with its reference on the device.")
 @click.option("--tune", is_flag=True, help="Also try launch configurations of the attention kernels.")
 @click.option("--kv-dtype", type=click.Choice(["auto", "fp8"]), default="auto", show_default=True)
+@click.option("--torch-ops", is_flag=True, help="Run a GPU's runner with plain torch; for offline and stream.")
 @click.option("--time-limit", type=float, default=240.0, show_default=True, help="Seconds of each part.")
 @click.option("--batched-tokens", type=click.IntRange(min=16), help="Token budget of a step; default 8,192.")
 @click.option("--requests", type=click.IntRange(min=1), help="Of the offline workload; default 256.")
@@ -83,10 +88,10 @@ def main(**options: Any) -> None:
     names = list_parts(asked)
     with keep_or_clean(asked.checkpoints) as checkpoints, tempfile.TemporaryDirectory() as scratch:
         plan = make_plan(asked, checkpoints)
-        rows, failures = run_parts(names, plan, Path(scratch))
+        plan, rows, failures = run_parts(names, plan, Path(scratch))
     report = Report(
         command=f"python -m ops.bench.gpu {shlex.join(sys.argv[1:])}",
-        hardware=describe_machine(asked.device),
+        hardware=describe_machine(plan),
         plan=plan,
         rows=rows,
         failures=failures,
@@ -116,6 +121,8 @@ def make_plan(asked: Options, checkpoints: Path) -> Plan:
     """The sizes of the model that was chosen, and what the options say otherwise."""
     sizes = TOY_SIZES if asked.model == "toy" else Sizes()
     changes: dict[str, Any] = {}
+    if asked.device == "cpu":
+        changes |= {"copy_bytes": TOY_SIZES.copy_bytes, "matrix_size": TOY_SIZES.matrix_size}
     if asked.batched_tokens is not None:
         changes["batched_tokens"] = asked.batched_tokens
     if asked.requests is not None:
@@ -131,6 +138,7 @@ def make_plan(asked: Options, checkpoints: Path) -> Plan:
         kv_dtype=asked.kv_dtype,
         sizes=msgspec.structs.replace(sizes, **changes),
         is_tuning=asked.tune,
+        has_torch_ops=asked.torch_ops,
         time_limit_s=asked.time_limit,
     )
 
@@ -145,8 +153,8 @@ def keep_or_clean(directory: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def run_parts(names: list[str], plan: Plan, scratch: Path) -> tuple[list[Row], list[str]]:
-    """All rows, and a sentence for each part that failed."""
+def run_parts(names: list[str], plan: Plan, scratch: Path) -> tuple[Plan, list[Row], list[str]]:
+    """The plan with what the machine can do, all rows, and a sentence for each part that failed."""
     from ops.bench.gpu.machine_part import machine_of
 
     row_file = scratch / "rows.jsonl"
@@ -161,7 +169,9 @@ def run_parts(names: list[str], plan: Plan, scratch: Path) -> tuple[list[Row], l
         if name == "machine" and (machine := machine_of(read_rows(row_file))) is not None:
             plan = msgspec.structs.replace(plan, machine=machine)
     rows = read_rows(row_file)
-    return rows + list(ratios_to_peer(rows)), failures
+    if plan.machine == UNKNOWN_MACHINE:
+        rows = [msgspec.structs.replace(row, floor=None) for row in rows]
+    return plan, rows + list(ratios_to_peer(rows)), failures
 
 
 def run_part(name: str, plan: Plan, scratch: Path, row_file: Path) -> str | None:
@@ -198,11 +208,19 @@ def ratios_to_peer(rows: list[Row]) -> Iterator[Row]:
         yield Row(part="transformers", figure="offline over it", value=ours[-1] / theirs[-1], unit="times")
 
 
-def describe_machine(device: str) -> str:
-    """The line of the notes; the device's own name stands in the table."""
-    from ops.bench.markdown import describe_hardware
+def describe_machine(plan: Plan) -> str:
+    """The device by its own name, what stands beside it, and the libraries that decide the speed."""
+    libraries = [f"{name} {found}" for name in LIBRARIES if (found := find_version(name)) is not None]
+    cores = f"{len(os.sched_getaffinity(0))} cores"
+    return ", ".join([plan.machine.name, cores, f"Python {platform.python_version()}", *libraries])
 
-    return f"{device} beside {describe_hardware()}, Python {sys.version.split()[0]}"
+
+def find_version(library: str) -> str | None:
+    """None where it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def render(report: Report) -> str:

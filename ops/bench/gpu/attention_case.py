@@ -40,31 +40,42 @@ class CaseShape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttentionCase:
-    """One measured call. `attend(i)` takes the i-th of `num_layers` caches; raises MemoryError where it does not fit."""
+    """One measured call; `attend(i)` takes the i-th of `num_layers` caches. MemoryError where it does not fit.
 
-    def __init__(self, model: ModelSize, shape: CaseShape, device: torch.device, kv_item_bytes: int) -> None:
+    With `is_paged` it goes to Triton's kernels, else to plain torch.
+    """
+
+    def __init__(
+        self,
+        model: ModelSize,
+        shape: CaseShape,
+        device: torch.device,
+        cache_dtype: torch.dtype,
+        *,
+        is_paged: bool,
+    ) -> None:
         self.model, self.shape, self.device = model, shape, device
-        layer_bytes = attention_bytes(model, shape.context_len + BLOCK_SIZE, kv_item_bytes) * shape.batch
+        layer_bytes = attention_bytes(model, shape.context_len + BLOCK_SIZE, cache_dtype.itemsize) * shape.batch
         self.num_layers = 1 if device.type == "cpu" else max(1, min(model.num_layers, ENOUGH_BYTES // layer_bytes))
         needed, free = layer_bytes * self.num_layers, int(free_memory_bytes(device) * USABLE_FRACTION)
         if needed > free:
             raise MemoryError(f"{needed / 1e9:.0f} GB of keys and values, {free / 1e9:.0f} GB are free")
-        dtype = torch.float8_e4m3fn if kv_item_bytes == 1 else torch.bfloat16
+        dtype = torch.float32 if cache_dtype is torch.float32 else torch.bfloat16
         self._blocks_per_seq = -(-shape.context_len // BLOCK_SIZE)
         num_blocks = shape.batch * self._blocks_per_seq
         layer = LayerShape(num_kv_heads=model.num_kv_heads, k_dim=model.head_dim, v_dim=model.head_dim)
-        like = torch.empty(0, dtype=dtype, device=device)
+        like = torch.empty(0, dtype=cache_dtype, device=device)
         self._caches = [LayerCache(layer, num_blocks, BLOCK_SIZE, like) for _ in range(self.num_layers)]
         for cache in self._caches:
             _fill(cache.k)
             _fill(cache.v)
         num_rows = shape.batch * shape.num_queries
-        self._q = torch.randn(model.num_heads, num_rows, model.head_dim, device=device).to(torch.bfloat16)
-        self._out = torch.zeros(num_rows, model.num_heads, model.head_dim, dtype=torch.bfloat16, device=device)
+        self._q = torch.randn(model.num_heads, num_rows, model.head_dim, device=device).to(dtype)
+        self._out = torch.zeros(num_rows, model.num_heads, model.head_dim, dtype=dtype, device=device)
         order = torch.from_numpy(np.random.default_rng(0).permutation(num_blocks).astype(np.int32))
         self._tables = order.view(shape.batch, self._blocks_per_seq).to(device)
         self._variant = AttentionVariant(scaling=model.head_dim**-0.5)
-        self._paged = self._paged_batch() if has_kernels(device) else None
+        self._paged = self._paged_batch() if is_paged else None
 
     def attend(self, index: int) -> torch.Tensor:
         """`[rows, heads, dim]`, the same tensor each time."""
@@ -101,7 +112,7 @@ class AttentionCase:
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Triton's kernels run there; elsewhere the same call goes to plain torch."""
+    """Triton's kernels run there."""
     return device.type == "cuda" and why_unavailable() is None
 
 

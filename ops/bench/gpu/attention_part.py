@@ -32,11 +32,14 @@ def measure_attention(plan: Plan, rows: RowFile) -> None:
     """A row for every shape that fits into memory and time; with tuning, the best launch configurations first."""
     device = torch.device(plan.device)
     deadline_s = plan.deadline_s()
+    cache_dtype = torch.float8_e4m3fn if plan.kv_dtype == "fp8" else torch.bfloat16
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # products this small only wait for other threads
     if plan.is_tuning:
         if has_kernels(device):
             from ops.bench.gpu.tuning import tune
 
-            tune(plan, rows, device, deadline_s)
+            tune(plan, rows, cache_dtype, deadline_s)
         else:
             rows.add("launch configurations", None, "", note="skipped: there is nothing to tune without Triton on CUDA")
     for shape in list_shapes(plan):
@@ -45,7 +48,7 @@ def measure_attention(plan: Plan, rows: RowFile) -> None:
             rows.add(figure, None, "us", note="skipped: the time of this part is used up")
             continue
         try:
-            case = AttentionCase(plan.model, shape, device, plan.kv_item_bytes)
+            case = AttentionCase(plan.model, shape, device, cache_dtype, is_paged=has_kernels(device))
         except (MemoryError, torch.OutOfMemoryError) as error:
             rows.add(figure, None, "us", note=f"skipped: {str(error).splitlines()[0]}")
             continue

@@ -1,4 +1,4 @@
-"""Writes a checkpoint of random weights, drawn on the device itself, with a tokenizer that HTTP clients can be served by."""
+"""Writes a checkpoint of random weights, drawn on the device itself, with a tokenizer so that HTTP can be served."""
 
 from __future__ import annotations
 

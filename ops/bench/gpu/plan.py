@@ -15,6 +15,10 @@ SOFT_SHARE = 0.85
 """Of a part's time, after which it begins nothing more."""
 
 
+UNKNOWN_MACHINE = Machine(name="unknown device", copy_bytes_per_s=1.0, flops_per_s=1.0)
+"""Until it is measured; floors that come from it are not shown."""
+
+
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """How large the measurements are; a toy's are small."""
 
@@ -54,9 +58,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Of the checkpoint."""
     device: str
     kv_dtype: str = "auto"
-    machine: Machine = Machine(name="unknown", copy_bytes_per_s=1.0, flops_per_s=1.0)
+    machine: Machine = UNKNOWN_MACHINE
     sizes: Sizes = Sizes()
     is_tuning: bool = False
+    has_torch_ops: bool = False
+    """The runner of a GPU with its operations in plain torch, so that it can run on a CPU."""
     time_limit_s: float = 240.0
 
     @property

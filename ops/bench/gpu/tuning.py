@@ -23,11 +23,11 @@ DECODES = (
 PROMPTS = (CaseShape(batch=8, context_len=512, is_decode=False), CaseShape(batch=1, context_len=8192, is_decode=False))
 
 
-def tune(plan: Plan, rows: RowFile, device: torch.device, deadline_s: float) -> None:
+def tune(plan: Plan, rows: RowFile, cache_dtype: torch.dtype, deadline_s: float) -> None:
     """Leave the best configuration of each kind in MEASURED, for the rest of this process."""
     half_s = (time.monotonic() + deadline_s) / 2
-    _tune_kind(plan, rows, DECODES, device, half_s)
-    _tune_kind(plan, rows, PROMPTS, device, deadline_s - (deadline_s - half_s) / 4)
+    _tune_kind(plan, rows, DECODES, cache_dtype, half_s)
+    _tune_kind(plan, rows, PROMPTS, cache_dtype, deadline_s - (deadline_s - half_s) / 4)
 
 
 def shape_of(plan: Plan, *, is_split: bool) -> LaunchShape:
@@ -52,10 +52,11 @@ def candidates(shape: LaunchShape) -> Iterator[LaunchConfig]:
 
 
 def _tune_kind(
-    plan: Plan, rows: RowFile, shapes: tuple[CaseShape, ...], device: torch.device, deadline_s: float
+    plan: Plan, rows: RowFile, shapes: tuple[CaseShape, ...], cache_dtype: torch.dtype, deadline_s: float
 ) -> None:
     launch_shape = shape_of(plan, is_split=shapes[0].is_decode)
-    cases = [AttentionCase(plan.model, shape, device, plan.kv_item_bytes) for shape in shapes]
+    device = torch.device(plan.device)
+    cases = [AttentionCase(plan.model, shape, device, cache_dtype, is_paged=True) for shape in shapes]
     before = launch_config(launch_shape)
     wanted = [case.attend(0).clone() for case in cases]
     before_s = _mean_s(cases)
