@@ -13,9 +13,9 @@ import structlog
 import torch
 
 from batching.attention.paged_layer import PagedLayer
+from batching.attention_bounds import bounds_of
 from batching.device_attention import DeviceAttention
 from batching.device_llama import DeviceLlama, is_recognised
-from batching.attention_bounds import bounds_of
 from batching.device_ops import DeviceOps, DeviceStep, TorchOps
 from batching.forward import NUM_PROBE_IDS, TOLERANCE, is_whole, relative_difference
 from batching.kernels.paged_attention_config import SPLIT_TOKENS
@@ -94,9 +94,7 @@ def select_device_forward(
     return Selected(GenericDeviceForward(loaded, pool, ops), loaded)
 
 
-def probe_logits(
-    forward: DeviceForward, loaded: LoadedModel, pool: KVCachePool, ops: DeviceOps
-) -> torch.Tensor:
+def probe_logits(forward: DeviceForward, loaded: LoadedModel, pool: KVCachePool, ops: DeviceOps) -> torch.Tensor:
     """Logits after a chunk and after a decode step in the first blocks, which are cleared again; `[2, vocab]`."""
     num_tokens = min(PROBE_LEN, loaded.max_model_len - 1, pool.num_blocks * pool.block_size - 1)
     block_ids = list(range(-(-(num_tokens + 1) // pool.block_size)))

@@ -11,8 +11,8 @@ from typing import Protocol
 import msgspec
 import torch
 
-from batching.attention_bounds import AttentionBounds
 from batching.attention.reference import AttentionVariant, attend_sequence
+from batching.attention_bounds import AttentionBounds
 from batching.kernels import device_sampling_torch, fused_torch, step_input_torch
 from batching.kernels.fused_torch import Activation, HeadLayout, NormKind
 from batching.kernels.sampler_buffers import SamplerBuffers

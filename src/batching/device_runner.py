@@ -14,8 +14,8 @@ from functools import partial
 import msgspec
 import torch
 
-from batching.device_forward import DeviceForward
 from batching.attention_bounds import AttentionBounds, bounds_of
+from batching.device_forward import DeviceForward
 from batching.device_ops import DeviceOps, DeviceStep
 from batching.device_transfer import Results, Upload
 from batching.kernels.sampler_buffers import BROKEN_LOGITS, CHOSEN, SamplerBuffers
@@ -26,7 +26,7 @@ from batching.row_tables import RowShape, RowTables
 from batching.sampler import EDITED_ERROR, RAW_ERROR
 from batching.step import SampledToken, ScheduledSequence, SchedulerOutput, StepOutput
 from batching.step_buckets import Bucket, StepSize, choose_bucket, padded_decodes
-from batching.step_graphs import StepGraphs
+from batching.step_graphs import CudaCapture, StepGraphs
 from contracts.generation import TokenLogprob
 
 MAX_IN_FLIGHT = 2
@@ -96,7 +96,7 @@ class DeviceRunner:
         self._uploads = [Upload(limits.max_rows, device) for _ in range(MAX_IN_FLIGHT)]
         self._results = [Results(limits.max_rows, device) for _ in range(MAX_IN_FLIGHT)]
         self._frames: dict[tuple[int, int], Frame] = {}
-        self._graphs = StepGraphs(is_enabled=ops.is_capturable and device.type == "cuda")
+        self._graphs = StepGraphs(CudaCapture() if ops.is_capturable and device.type == "cuda" else None)
         self._in_flight: deque[InFlight] = deque()
         self._num_launched = 0
         self._collected_s = 0.0

@@ -65,7 +65,7 @@ class Results:
         self._logprobs = host_tensor(max_rows, like=device, dtype=torch.float32)
         self._top_ids = host_tensor(max_rows, MAX_TOP_LOGPROBS, like=device)
         self._top_logprobs = host_tensor(max_rows, MAX_TOP_LOGPROBS, like=device, dtype=torch.float32)
-        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def receive(self, buffers: SamplerBuffers, num_sampling: torch.Tensor, *, has_logprobs: bool) -> None:
         """Have the results copied once they are there; does not wait."""

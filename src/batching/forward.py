@@ -91,7 +91,9 @@ def proven_backend(loaded: LoadedModel, pool: KVCachePool, chosen: AttentionBack
     plain = TorchBackend(loaded.device)
     expected = _probe_logits(GenericForward(loaded, pool, plain), pool, num_tokens)
     try:
-        difference = relative_difference(_probe_logits(GenericForward(loaded, pool, chosen), pool, num_tokens), expected)
+        difference = relative_difference(
+            _probe_logits(GenericForward(loaded, pool, chosen), pool, num_tokens), expected
+        )
     except (RuntimeError, OSError, SubprocessError) as error:
         log.warning("attention_kernels_failed", error=str(error), model=loaded.name)
         return plain

@@ -18,10 +18,11 @@ class StepInputs:
 
     R rows: query_starts `[R + 1] int32`, the first token of each row and their number; context_lens `[R] int32`, with
     the tokens of this step, 0 for rows that pad; part_starts `[R] int32`, where the parts of a row begin that split
-    attention leaves to its reduction (paged_attention_config.num_parts_of). For the rows of logits, first those that sample, then those whose
-    numbers are only checked, then padding: logit_tokens `[R] int32` the token whose logits they are (0 for padding),
-    logit_rows and logit_plan `[R] int32` their row and their place in the plan (-1 for padding); num_sampling `[1]
-    int32`.
+    attention leaves to its reduction (paged_attention_config.num_parts_of).
+
+    For the rows of logits, first those that sample, then those whose numbers are only checked, then padding:
+    logit_tokens `[R] int32` the token whose logits they are (0 for padding), logit_rows and logit_plan `[R] int32`
+    their row and their place in the plan (-1 for padding); num_sampling `[1] int32`.
     """
 
     __slots__ = (
