@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from batching import row_tables
@@ -50,7 +51,7 @@ class Arena:
 
     def __init__(self, shape: RowShape = SHAPE) -> None:
         self.shape = shape
-        self.words = np.full(shape.num_words, -9, np.int32)
+        self.words: npt.NDArray[np.int32] = np.full(shape.num_words, -9, np.int32)
 
     def take(self, row_plan: RowPlan) -> int:
         """Apply a plan's writes; returns how many words were sent."""
@@ -60,21 +61,21 @@ class Arena:
         return len(words)
 
     def record(self, row: int) -> list[int]:
-        return self.words[row * RECORD_WORDS : (row + 1) * RECORD_WORDS].tolist()
+        return self._at(row * RECORD_WORDS, RECORD_WORDS)
 
     def tokens(self, row: int, num_tokens: int) -> list[int]:
-        first = self.shape.first_token_word + row * self.shape.max_len
-        return self.words[first : first + num_tokens].tolist()
+        return self._at(self.shape.first_token_word + row * self.shape.max_len, num_tokens)
 
     def blocks(self, row: int, num_blocks: int) -> list[int]:
-        first = self.shape.first_block_word + row * self.shape.max_blocks
-        return self.words[first : first + num_blocks].tolist()
+        return self._at(self.shape.first_block_word + row * self.shape.max_blocks, num_blocks)
 
     def edits(self, row: int, num_edits: int) -> tuple[list[int], list[float]]:
-        first = self.shape.first_edit_id_word + row * self.shape.max_edits
-        second = self.shape.first_edit_value_word + row * self.shape.max_edits
-        ids = self.words[first : first + num_edits].tolist()
-        return ids, self.words[second : second + num_edits].view(np.float32).tolist()
+        ids = self._at(self.shape.first_edit_id_word + row * self.shape.max_edits, num_edits)
+        values = self._at(self.shape.first_edit_value_word + row * self.shape.max_edits, num_edits)
+        return ids, np.array(values, np.int32).view(np.float32).tolist()
+
+    def _at(self, first: int, num_words: int) -> list[int]:
+        return [int(word) for word in self.words[first : first + num_words]]
 
 
 def new_book(shape: RowShape = SHAPE) -> RowBook:
