@@ -33,13 +33,17 @@ def start_device_engine(path: Path, ops: DeviceOps | None = None, **overrides: A
 
 
 def make_runner(
-    path: Path, wrap: Callable[[DeviceForward], DeviceForward] = lambda forward: forward, **overrides: Any
+    path: Path,
+    wrap: Callable[[DeviceForward], DeviceForward] = lambda forward: forward,
+    ops: DeviceOps | None = None,
+    **overrides: Any,
 ) -> DeviceRunner:
-    """A device runner with its forward pass wrapped."""
+    """A device runner with its forward pass wrapped; it has run no step."""
+    ops = ops or TorchOps()
     settings = engine_settings(path, **({"block_size": 4, "max_num_seqs": 8} | overrides))
     loaded = load_model(settings, no_progress)
     pool = allocate_cache(settings, loaded, has_trash_block=True)
-    selected = select_device_forward(loaded, pool, TorchOps(), lambda: loaded)
+    selected = select_device_forward(loaded, pool, ops, lambda: loaded)
     assert selected is not None
     limits = DeviceLimits(
         max_num_seqs=settings.max_num_seqs,
@@ -47,7 +51,30 @@ def make_runner(
         vocab_size=loaded.vocab_size,
         eos_token_ids=frozenset(loaded.eos_token_ids),
     )
-    return DeviceRunner(wrap(selected.forward), pool, TorchOps(), limits)
+    return DeviceRunner(wrap(selected.forward), pool, ops, limits)
+
+
+def plan_of(rows: list[ScheduledSequence]) -> SchedulerOutput:
+    """A plan of these rows, none of which counts as a decode."""
+    num_tokens = sum(len(row.token_ids) for row in rows)
+    return SchedulerOutput(step_id=0, sequences=rows, num_tokens=num_tokens, num_decodes=0)
+
+
+def prompt_row(seq_id: int, tokens: list[int], sampling: SamplingParams = GREEDY, **changes: Any) -> ScheduledSequence:
+    """A row with blocks of its own."""
+    values: dict[str, Any] = {
+        "seq_id": seq_id,
+        "token_ids": tokens,
+        "start": 0,
+        "block_ids": [4 * seq_id + index for index in range(-(-(changes.get("start", 0) + len(tokens)) // 4))],
+        "is_sampling": True,
+        "sampling": sampling,
+        "seed": seq_id,
+        "num_output_tokens": 0,
+        "prompt_token_ids": tokens,
+        "output_token_ids": [],
+    }
+    return ScheduledSequence(**(values | changes))
 
 
 class FailingForward:

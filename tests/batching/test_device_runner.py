@@ -13,9 +13,17 @@ from batching.device_runner import DeviceRunner
 from batching.engine import EngineCore
 from batching.row_tables import NUM_TOKENS
 from batching.sampler import EDITED_ERROR
-from batching.step import SampledToken, ScheduledSequence, SchedulerOutput
+from batching.step import SampledToken, SchedulerOutput
 from contracts.sampling import SamplingParams
-from tests.batching.device_rig import GREEDY, FailingForward, Job, LagOneDriver, make_runner, start_device_engine
+from tests.batching.device_rig import (
+    FailingForward,
+    Job,
+    LagOneDriver,
+    make_runner,
+    plan_of,
+    prompt_row,
+    start_device_engine,
+)
 from tests.batching.real_engine import (
     fresh_scheduler,
     greedy_request,
@@ -121,27 +129,6 @@ def test_sampled_tokens_are_those_of_the_other_runner(tiny_models: TinyModels, n
     outcome = run_all(scheduler, core.runner, sampled_requests())
     assert outcome.tokens == expected.tokens
     assert (scheduler.counters.num_preemptions > 0) == (num_blocks == 14)
-
-
-def plan_of(rows: list[ScheduledSequence]) -> SchedulerOutput:
-    num_tokens = sum(len(row.token_ids) for row in rows)
-    return SchedulerOutput(step_id=0, sequences=rows, num_tokens=num_tokens, num_decodes=0)
-
-
-def prompt_row(seq_id: int, tokens: list[int], sampling: SamplingParams = GREEDY, **changes: Any) -> ScheduledSequence:
-    values: dict[str, Any] = {
-        "seq_id": seq_id,
-        "token_ids": tokens,
-        "start": 0,
-        "block_ids": [4 * seq_id + index for index in range(-(-len(tokens) // 4))],
-        "is_sampling": True,
-        "sampling": sampling,
-        "seed": seq_id,
-        "num_output_tokens": 0,
-        "prompt_token_ids": tokens,
-        "output_token_ids": [],
-    }
-    return ScheduledSequence(**(values | changes))
 
 
 def test_log_probabilities_are_those_of_the_other_runner(tiny_models: TinyModels) -> None:
