@@ -8,7 +8,9 @@ import msgspec
 import torch
 
 from batching.cache_plan import CacheDemand, plan_blocks
-from batching.forward import select_forward
+from batching.device_ops import DeviceOps
+from batching.device_start import select_ops, start_device_runner
+from batching.forward import is_whole, select_forward
 from batching.isolation import Runner
 from batching.kv_cache import (
     KVCachePool,
@@ -46,31 +48,58 @@ class EngineCore(msgspec.Struct, kw_only=True):
     """The class of the forward pass that was chosen."""
 
 
-def build_engine(settings: EngineSettings, on_progress: ProgressCallback) -> EngineCore:
-    """Load the model, size the KV cache, warm up. Blocks for seconds; raises StartupError with the reason."""
+def build_engine(
+    settings: EngineSettings, on_progress: ProgressCallback, device_ops: DeviceOps | None = None
+) -> EngineCore:
+    """Load the model, size the KV cache, warm up. Blocks for seconds; raises StartupError with the reason.
+
+    With `device_ops` the steps run over device rows through these operations, as on CUDA through those in Triton.
+    """
     use_threads(settings.num_threads or num_cores())
     loaded = load_model(settings, on_progress)
     use_threads(settings.num_threads or default_num_threads(loaded.weight_bytes))
     on_progress("allocating the KV cache", None)
-    pool = allocate_cache(settings, loaded)
+    ops = device_ops or select_ops(loaded.device)
+    pool = allocate_cache(settings, loaded, has_trash_block=ops is not None)
     info = describe(settings, loaded, pool)
     on_progress("preparing the forward pass", None)
-    forward = select_forward(loaded, pool, lambda: load_model(settings, on_progress))
-    sampler = Sampler(loaded.vocab_size, frozenset(loaded.eos_token_ids), loaded.device)
-    runner = ModelRunner(forward, pool, sampler)
-    on_progress("warming up", None)
-    warm_up_step_s = warm_up(runner, pool, loaded.max_model_len)
+    runner, warm_up_step_s, forward_name = start_runner(settings, loaded, pool, ops, on_progress)
     scheduler = Scheduler(scheduler_config(settings, info, is_pipelined=isinstance(runner, PipelinedRunner)))
     return EngineCore(
         info=info,
         scheduler=scheduler,
         runner=runner,
         warm_up_step_s=warm_up_step_s,
-        forward_name=type(forward).__name__,
+        forward_name=forward_name,
     )
 
 
-def allocate_cache(settings: EngineSettings, loaded: LoadedModel) -> KVCachePool:
+def start_runner(
+    settings: EngineSettings,
+    loaded: LoadedModel,
+    pool: KVCachePool,
+    ops: DeviceOps | None,
+    on_progress: ProgressCallback,
+) -> tuple[Runner, float, str]:
+    """(runner, seconds of its longest warm-up step, class of its forward pass): over device rows where that works."""
+
+    def reload() -> LoadedModel:
+        return load_model(settings, on_progress)
+
+    if ops is not None:
+        started = start_device_runner(loaded, pool, ops, settings.max_num_seqs, reload)
+        if started is not None:
+            on_progress("warming up", None)
+            return started.runner, warm_up(started.runner, pool, loaded.max_model_len), started.forward_name
+        if not is_whole(loaded):
+            loaded = reload()
+    forward = select_forward(loaded, pool, reload)
+    runner = ModelRunner(forward, pool, Sampler(loaded.vocab_size, frozenset(loaded.eos_token_ids), loaded.device))
+    on_progress("warming up", None)
+    return runner, warm_up(runner, pool, loaded.max_model_len), type(forward).__name__
+
+
+def allocate_cache(settings: EngineSettings, loaded: LoadedModel, *, has_trash_block: bool = False) -> KVCachePool:
     """As many blocks as the settings or the free memory allow, and no more than a full batch can use."""
     dtype = kv_dtype(settings.kv_dtype, loaded.dtype)
     demand = CacheDemand(
@@ -86,7 +115,14 @@ def allocate_cache(settings: EngineSettings, loaded: LoadedModel) -> KVCachePool
         num_blocks = plan_blocks(use, demand, wanted)
     else:
         num_blocks = _blocks_in_memory(loaded, demand, wanted)
-    return KVCachePool(loaded.layer_shapes, num_blocks, settings.block_size, dtype=dtype, device=loaded.device)
+    return KVCachePool(
+        loaded.layer_shapes,
+        num_blocks,
+        settings.block_size,
+        dtype=dtype,
+        device=loaded.device,
+        has_trash_block=has_trash_block,
+    )
 
 
 def _blocks_in_memory(loaded: LoadedModel, demand: CacheDemand, wanted: int | None) -> int:

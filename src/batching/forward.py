@@ -27,7 +27,7 @@ ATTENTION_PROBE_LEN = 600
 """Of the chunk that proves attention kernels: the token after it looks at more than one split of SPLIT_TOKENS."""
 NUM_PROBE_IDS = 100
 """Token ids of a probe: fewer than any vocabulary has."""
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
 """Largest accepted relative difference (2-norm) of the probe logits. A wrong pass is off by about 1; bfloat16 rounds
 at other places than transformers does (the fused residual stream is float32), which random deep models amplify."""
 
@@ -94,11 +94,13 @@ def proven_backend(loaded: LoadedModel, pool: KVCachePool, chosen: AttentionBack
     plain = TorchBackend(loaded.device)
     expected = _probe_logits(GenericForward(loaded, pool, plain), pool, num_tokens)
     try:
-        difference = _difference(_probe_logits(GenericForward(loaded, pool, chosen), pool, num_tokens), expected)
+        difference = relative_difference(
+            _probe_logits(GenericForward(loaded, pool, chosen), pool, num_tokens), expected
+        )
     except (RuntimeError, OSError, SubprocessError) as error:
         log.warning("attention_kernels_failed", error=str(error), model=loaded.name)
         return plain
-    if difference <= _TOLERANCE[loaded.dtype]:
+    if difference <= TOLERANCE[loaded.dtype]:
         return chosen
     log.warning("attention_kernels_rejected", difference=difference, model=loaded.name)
     return plain
@@ -120,14 +122,14 @@ def _proven_fused(
         return None
     expected = _probe_logits(generic, pool)
     fused = FusedForward(loaded, pool, backend)  # type: ignore[arg-type]
-    difference = _difference(_probe_logits(fused, pool), expected)
-    if difference <= _TOLERANCE[loaded.dtype]:
+    difference = relative_difference(_probe_logits(fused, pool), expected)
+    if difference <= TOLERANCE[loaded.dtype]:
         return fused
     log.warning("fused_forward_rejected", difference=difference, model=loaded.name)
     return None
 
 
-def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual - expected).norm() / expected.norm().clamp_min(1e-6))
 
 

@@ -61,11 +61,21 @@ class KVCachePool:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        has_trash_block: bool = False,
     ) -> None:
+        """With has_trash_block there is one block more than the scheduler knows, behind the others."""
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self._has_trash_block = has_trash_block
         like = torch.empty(0, dtype=dtype, device=device)
-        self.layers = [LayerCache(shape, num_blocks, block_size, like) for shape in shapes]
+        self.layers = [LayerCache(shape, num_blocks + has_trash_block, block_size, like) for shape in shapes]
+
+    @property
+    def trash_block(self) -> int:
+        """The block that nobody owns or reads, for tokens that pad a step; ValueError where there is none."""
+        if not self._has_trash_block:
+            raise ValueError("this cache has no block for tokens that pad a step.")
+        return self.num_blocks
 
     def clear(self, block_ids: list[int]) -> None:
         """Zero these blocks in every layer: what they held was not finite and would poison a masked product."""

@@ -19,6 +19,8 @@ Knows nothing of scheduling: which row belongs to whom is decided elsewhere.
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +59,8 @@ NO_LOGPROBS = -1
 NO_WORD = -1
 """Pads a packed difference."""
 MAX_WORDS = 2**31 - 1
+_RECORD = struct.Struct("=4i5dQf4i12x")
+"""A record in the order of the offsets above."""
 
 
 class RowShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,25 +167,51 @@ def pack_record(
 ) -> IntArray:
     """`[RECORD_WORDS] int32`: the record of a request; its tokens, blocks and edits are written beside it."""
     sampling = sequence.sampling
-    words = np.zeros(RECORD_WORDS, np.int32)
-    words[NUM_TOKENS], words[NUM_COMPUTED], words[PROMPT_LEN] = num_tokens, sequence.start, prompt_len
-    words[MASK_ROW] = mask_row
-    for offset, number in (
-        (TEMPERATURE, sampling.temperature),
-        (TOP_P, sampling.top_p),
-        (MIN_P, sampling.min_p),
-        (PRESENCE_PENALTY, sampling.presence_penalty),
-        (FREQUENCY_PENALTY, sampling.frequency_penalty),
-    ):
-        words[offset : offset + 2] = np.array([number], np.float64).view(np.int32)
-    words[SEED : SEED + 2] = np.array([sequence.seed & (2**64 - 1)], np.uint64).view(np.int32)
-    words[REPETITION_PENALTY] = np.array([sampling.repetition_penalty], np.float32).view(np.int32)[0]
-    # Beyond the vocabulary top_k keeps everything, as 0 does.
-    words[TOP_K] = min(sampling.top_k, 2**31 - 1)
-    words[MIN_TOKENS] = sampling.min_tokens
-    words[NUM_EDITS] = num_edits
-    words[NUM_LOGPROBS] = NO_LOGPROBS if sampling.num_logprobs is None else sampling.num_logprobs
-    return words
+    packed = _RECORD.pack(
+        num_tokens,
+        sequence.start,
+        prompt_len,
+        mask_row,
+        sampling.temperature,
+        sampling.top_p,
+        sampling.min_p,
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
+        sequence.seed & (2**64 - 1),
+        sampling.repetition_penalty,
+        # Beyond the vocabulary top_k keeps everything, as 0 does.
+        min(sampling.top_k, 2**31 - 1),
+        sampling.min_tokens,
+        num_edits,
+        NO_LOGPROBS if sampling.num_logprobs is None else sampling.num_logprobs,
+    )
+    return np.frombuffer(packed, np.int32)
+
+
+class RecordNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of a record that are wider than a word or no integers."""
+
+    temperature: float
+    top_p: float
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+    repetition_penalty: float
+
+
+def unpack_record(words: IntArray) -> RecordNumbers:
+    """What pack_record has packed into words `[RECORD_WORDS] int32`."""
+    doubles = words[TEMPERATURE:SEED].copy().view(np.float64).tolist()
+    return RecordNumbers(
+        temperature=doubles[0],
+        top_p=doubles[1],
+        min_p=doubles[2],
+        presence_penalty=doubles[3],
+        frequency_penalty=doubles[4],
+        seed=int(words[SEED:REPETITION_PENALTY].copy().view(np.uint64)[0]),
+        repetition_penalty=float(words[REPETITION_PENALTY : REPETITION_PENALTY + 1].copy().view(np.float32)[0]),
+    )
 
 
 def edits_of(sequence: ScheduledSequence, eos_token_ids: frozenset[int]) -> list[tuple[int, float]]:

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from batching.kv_cache import KVCachePool
-from batching.model_runner import ModelRunner
 from batching.step import ScheduledSequence, SchedulerOutput
 from contracts.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from batching.isolation import Runner
 
 NUM_ROWS = 20
 """Enough rows for the parallel form of every kernel."""
@@ -22,7 +26,7 @@ SAMPLED = (
 )
 
 
-def warm_up(runner: ModelRunner, pool: KVCachePool, max_model_len: int) -> float:
+def warm_up(runner: Runner, pool: KVCachePool, max_model_len: int) -> float:
     """Run a chunk and decodes of one and of many rows, greedy and sampled, in blocks that are cleared again.
 
     Returns the seconds of the longest of these steps.

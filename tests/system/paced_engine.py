@@ -95,5 +95,5 @@ def num_skipped_letters(alias: str) -> int:
 
 
 if __name__ == "__main__":
-    async_engine.build_engine = build  # type: ignore[attr-defined]  # imported there, not exported
+    async_engine.build_engine = build  # type: ignore[attr-defined, assignment]  # imported there, not exported
     engine_process.main(sys.argv[1:])

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import structlog
 
-from batching.engine import EngineCore, execute_isolated
+from batching.engine import EngineCore
+from batching.step_pipeline import StepPipeline
 from contracts.generation import GenerationDelta, GenerationRequest
 
 log = structlog.get_logger("quire.bench")
-MAX_LAUNCHED = 2
-"""Steps that are launched and not collected."""
 
 Observer = Callable[[GenerationDelta, float], None]
 """Called with every delta and the time at which it was there."""
@@ -43,9 +41,10 @@ def drive(
     for request in requests:
         scheduler.submit(request, began_s)
     num_tokens, errors, is_complete = 0, [], True
-    take_step = StepsAhead(core).take if can_run_ahead(core) else lambda: execute_step(core)
+    pipeline = StepPipeline(core.runner, log.error)
     while scheduler.has_work or scheduler.is_step_in_flight:
-        for delta in take_step():
+        output = pipeline.advance(scheduler.schedule(clock()))
+        for delta in [] if output is None else scheduler.commit(output, clock()):
             num_tokens += len(delta.token_ids)
             if delta.error is not None:
                 errors.append(delta.error)
@@ -64,37 +63,6 @@ def drive(
     )
 
 
-def execute_step(core: EngineCore) -> list[GenerationDelta]:
-    """One step from plan to commit."""
-    plan = core.scheduler.schedule(time.monotonic())
-    if plan is None:
-        raise RuntimeError("there is work, but nothing could be scheduled")
-    return core.scheduler.commit(execute_isolated(core.runner, plan, log.error), time.monotonic())
-
-
-def can_run_ahead(core: EngineCore) -> bool:
-    """The runner takes plans ahead, and the scheduler makes them."""
-    return hasattr(core.runner, "launch") and getattr(core.scheduler.config, "num_steps_ahead", 0) > 0
-
-
-class StepsAhead:
-    """Plans and launches as far ahead as it may, and collects the oldest step."""
-
-    def __init__(self, core: EngineCore) -> None:
-        self._scheduler = core.scheduler
-        self._runner: Any = core.runner
-        self._num_launched = 0
-
-    def take(self) -> list[GenerationDelta]:
-        """The deltas of one step."""
-        while self._num_launched < MAX_LAUNCHED:
-            plan = self._scheduler.schedule(time.monotonic())
-            if plan is None:
-                break
-            self._runner.launch(plan)
-            self._num_launched += 1
-        if self._num_launched == 0:
-            raise RuntimeError("there is work, but nothing could be scheduled")
-        output = self._runner.collect()
-        self._num_launched -= 1
-        return self._scheduler.commit(output, time.monotonic())
+def runs_ahead(core: EngineCore) -> bool:
+    """A step is planned before the tokens of the last one are there."""
+    return core.scheduler.config.max_steps_in_flight > 1

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from batching.engine import EngineCore, build_engine
 from contracts.generation import GenerationDelta
-from ops.bench.gpu.drive import Driven, can_run_ahead, drive
+from ops.bench.gpu.drive import Driven, drive, runs_ahead
 from ops.bench.gpu.floors import RequestLengths, batch_floor_s, token_floor_s
 from ops.bench.gpu.plan import Plan, engine_settings
 from ops.bench.gpu.rows import RowFile
@@ -76,7 +76,7 @@ def _build(plan: Plan, rows: RowFile, *, max_num_seqs: int, max_model_len: int) 
     settings = engine_settings(plan, max_num_seqs=max_num_seqs, max_model_len=max_model_len)
     build: Callable[..., EngineCore] = build_engine
     core = build(settings, print_stage, **({"device_ops": make_torch_ops()} if plan.has_torch_ops else {}))
-    kind = f"{type(core.runner).__name__}, {core.forward_name}{', one step ahead' if can_run_ahead(core) else ''}"
+    kind = f"{type(core.runner).__name__}, {core.forward_name}{', one step ahead' if runs_ahead(core) else ''}"
     rows.add("engine ready", time.monotonic() - began_s, "s", note=f"{kind}; {core.info.num_blocks} blocks")
     return core
 

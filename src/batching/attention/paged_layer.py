@@ -18,17 +18,21 @@ ATTENTION_NAME = "quire_paged"
 """Must not contain flash, sdpa or flex_attention: transformers treats such names specially."""
 
 
-class AttentionBackend(Protocol):
+class LayerAttention(Protocol):
     """Writes the new K and V of a step to their slots and attends through the block tables."""
-
-    def begin(self, step: StepInput) -> None:
-        """Called once before the layers of a step run."""
-        ...
 
     def forward(
         self, cache: LayerCache, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, variant: AttentionVariant
     ) -> torch.Tensor:
         """q `[q_heads, T, dim]`, k and v `[kv_heads, T, dim]` after RoPE -> `[T, q_heads, v_dim]`."""
+        ...
+
+
+class AttentionBackend(LayerAttention, Protocol):
+    """LayerAttention for steps that the host has built."""
+
+    def begin(self, step: StepInput) -> None:
+        """Called once before the layers of a step run."""
         ...
 
 
@@ -54,7 +58,7 @@ class LayerProbe:
 class PagedLayer:
     """Hangs on an attention module while it serves: this layer's cache and the backend that all layers share."""
 
-    def __init__(self, cache: LayerCache, backend: AttentionBackend) -> None:
+    def __init__(self, cache: LayerCache, backend: LayerAttention) -> None:
         self._cache = cache
         self._backend = backend
 

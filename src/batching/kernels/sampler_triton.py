@@ -21,19 +21,13 @@ import triton
 import triton.language as tl
 
 from batching import row_tables, sampling_noise
+from batching.kernels.sampler_buffers import MAX_TOP_LOGPROBS, SamplerBuffers
 from batching.kernels.triton_support import check_rows, next_power_of_two, warps_for
 from batching.row_tables import RowTables
 from batching.sampling_options import NUCLEUS_SLACK
 
-CHUNK = 4096
-"""Logits that one program holds at once."""
-MIN_CHUNK = 16
 HISTORY_TILE = 1024
 NUM_PIVOTS = 8
-MAX_TOP_LOGPROBS = 20
-
-CHOSEN, BROKEN_LOGITS, NOTHING_LEFT = 0, 1, 2
-"""Status of a row: a token was chosen; its raw logits hold NaN or +inf or are all -inf; its edits leave no token."""
 
 _NUM_PIVOTS = tl.constexpr(NUM_PIVOTS)
 _SLACK = tl.constexpr(NUCLEUS_SLACK)
@@ -64,54 +58,6 @@ _LOWEST_WINNER = tl.constexpr(-3.5)
 """The most probable token scores at least -log(-log(2^-33)) = -3.13 above its own logit, so below this none wins."""
 _MARGIN = tl.constexpr(1e-3)
 """A hundred times the error of a float32 score that is not below _LOWEST_WINNER."""
-
-
-class SamplerBuffers:
-    """What the launches hand to each other, for at most R rows; owner: the runner thread, which also reads the results.
-
-    Results, all `[R]` or `[R, MAX_TOP_LOGPROBS]`: token_ids int32 (0 where nothing was chosen), status int32, logprobs
-    float32 of the chosen tokens, top_ids int32 and top_logprobs float32, best first, padded with -1 and -inf.
-    """
-
-    __slots__ = (
-        "chunk",
-        "cuts",
-        "edited",
-        "logprobs",
-        "part_ids",
-        "part_keys",
-        "part_scores",
-        "part_sums",
-        "part_tops",
-        "raw_flags",
-        "status",
-        "token_ids",
-        "top_ids",
-        "top_logprobs",
-        "vocab_size",
-    )
-
-    def __init__(self, num_rows: int, vocab_size: int, device: torch.device) -> None:
-        self.chunk = max(MIN_CHUNK, min(CHUNK, next_power_of_two(vocab_size)))
-        num_chunks = -(-vocab_size // self.chunk)
-
-        def empty(*shape: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        self.vocab_size = vocab_size
-        self.edited = empty(num_rows, vocab_size)
-        self.raw_flags = empty(num_rows)
-        self.part_keys = empty(num_rows, num_chunks)
-        self.part_scores = empty(num_rows, num_chunks, dtype=torch.float64)
-        self.part_ids = empty(num_rows, num_chunks)
-        self.part_sums = empty(num_rows, num_chunks, dtype=torch.float32)
-        self.part_tops = empty(num_rows, num_chunks, MAX_TOP_LOGPROBS, dtype=torch.int64)
-        self.cuts = empty(num_rows, 4)
-        self.token_ids = empty(num_rows)
-        self.status = empty(num_rows)
-        self.logprobs = empty(num_rows, dtype=torch.float32)
-        self.top_ids = empty(num_rows, MAX_TOP_LOGPROBS)
-        self.top_logprobs = empty(num_rows, MAX_TOP_LOGPROBS, dtype=torch.float32)
 
 
 def sample(

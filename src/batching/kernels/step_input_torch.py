@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from batching.kernels.paged_attention_config import MAX_SHORT_QUERIES, SPLIT_TOKENS
 from batching.kernels.triton_support import check_rows
 from batching.row_tables import NUM_COMPUTED, NUM_TOKENS, RowTables
 
@@ -16,10 +17,12 @@ class StepInputs:
     and belong to nobody.
 
     R rows: query_starts `[R + 1] int32`, the first token of each row and their number; context_lens `[R] int32`, with
-    the tokens of this step, 0 for rows that pad. For the rows of logits, first those that sample, then those whose
-    numbers are only checked, then padding: logit_tokens `[R] int32` the token whose logits they are (0 for padding),
-    logit_rows and logit_plan `[R] int32` their row and their place in the plan (-1 for padding); num_sampling `[1]
-    int32`.
+    the tokens of this step, 0 for rows that pad; part_starts `[R] int32`, where the parts of a row begin that split
+    attention leaves to its reduction (paged_attention_config.num_parts_of).
+
+    For the rows of logits, first those that sample, then those whose numbers are only checked, then padding:
+    logit_tokens `[R] int32` the token whose logits they are (0 for padding), logit_rows and logit_plan `[R] int32`
+    their row and their place in the plan (-1 for padding); num_sampling `[1] int32`.
     """
 
     __slots__ = (
@@ -30,6 +33,7 @@ class StepInputs:
         "logit_rows",
         "logit_tokens",
         "num_sampling",
+        "part_starts",
         "positions",
         "query_starts",
         "slots",
@@ -49,6 +53,7 @@ class StepInputs:
         self.slots = empty(num_tokens)
         self.query_starts = empty(num_rows + 1)
         self.context_lens = empty(num_rows)
+        self.part_starts = empty(num_rows)
         self.logit_tokens = empty(num_rows)
         self.logit_rows = empty(num_rows)
         self.logit_plan = empty(num_rows)
@@ -78,7 +83,11 @@ def build_inputs(tables: RowTables, plan: torch.Tensor, inputs: StepInputs) -> N
     known = tables.records[rows, NUM_TOKENS].long()
     ends = counts.cumsum(0)
     inputs.query_starts[1:] = ends
-    inputs.context_lens.copy_(torch.where(counts > 0, starts + counts, 0))
+    context_lens = torch.where(counts > 0, starts + counts, 0)
+    inputs.context_lens.copy_(context_lens)
+    num_splits = (context_lens + SPLIT_TOKENS - 1) // SPLIT_TOKENS
+    num_parts = torch.where((counts <= MAX_SHORT_QUERIES) & (num_splits > 1), counts * num_splits, 0)
+    inputs.part_starts.copy_(num_parts.cumsum(0) - num_parts)
     owner = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
     total = len(owner)
     positions = starts[owner] + torch.arange(total, device=device) - (ends - counts)[owner]

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from batching import row_tables
+from batching.kernels.paged_attention_config import MAX_SHORT_QUERIES, SPLIT_TOKENS
 from batching.kernels.step_input_torch import StepInputs, check_plan
 from batching.kernels.triton_support import check_rows, next_power_of_two
 from batching.row_tables import RowTables
@@ -21,6 +22,8 @@ TOKEN_TILE = 32
 _RECORD_WORDS = tl.constexpr(row_tables.RECORD_WORDS)
 _NUM_TOKENS = tl.constexpr(row_tables.NUM_TOKENS)
 _NUM_COMPUTED = tl.constexpr(row_tables.NUM_COMPUTED)
+_SPLIT_TOKENS = tl.constexpr(SPLIT_TOKENS)
+_MAX_SHORT_QUERIES = tl.constexpr(MAX_SHORT_QUERIES)
 
 
 def apply_differences(tables: RowTables, packed: torch.Tensor) -> None:
@@ -49,6 +52,7 @@ def build_inputs(tables: RowTables, plan: torch.Tensor, inputs: StepInputs) -> N
         inputs.slots,
         inputs.query_starts,
         inputs.context_lens,
+        inputs.part_starts,
         inputs.logit_tokens,
         inputs.logit_rows,
         inputs.logit_plan,
@@ -104,6 +108,7 @@ def _build_kernel(  # type: ignore[no-untyped-def]
     slots_ptr,
     query_starts_ptr,
     context_lens_ptr,
+    part_starts_ptr,
     logit_tokens_ptr,
     logit_rows_ptr,
     logit_plan_ptr,
@@ -137,6 +142,10 @@ def _build_kernel(  # type: ignore[no-untyped-def]
         tl.store(query_starts_ptr + index, starts, mask=is_row)
         tl.store(query_starts_ptr + num_rows, total)
         tl.store(context_lens_ptr + index, context_len, mask=is_row)
+        # As paged_attention_config.num_parts_of counts them.
+        num_splits = (context_len + _SPLIT_TOKENS - 1) // _SPLIT_TOKENS
+        num_parts = tl.where((count <= _MAX_SHORT_QUERIES) & (num_splits > 1), count * num_splits, 0)
+        tl.store(part_starts_ptr + index, tl.cumsum(num_parts, axis=0) - num_parts, mask=is_row)
         # First the rows that sample, then those that only have their numbers checked, then the padding.
         samples = (is_used & (context_len == known)).to(tl.int32)
         checks = (is_used & (context_len != known)).to(tl.int32)

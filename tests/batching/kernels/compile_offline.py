@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from batching.kernels import step_input_triton
-from batching.kernels.sampler_triton import SamplerBuffers
+from batching.kernels.sampler_buffers import SamplerBuffers
 from tests.batching.kernels import layer_cases, sampler_tables, step_input_cases
 from tests.batching.kernels.all_kernels import KERNEL_MODULES
 from tests.batching.kernels.sampler_tables import SamplerCase

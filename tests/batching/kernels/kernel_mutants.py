@@ -69,7 +69,7 @@ def inputs_differ() -> bool:
 
 def _inputs_differ(case: step_input_cases.PlanCase) -> bool:
     planned = step_input_cases.make_planned(case, CPU)
-    tables = step_input_cases.make_tables(CPU)
+    tables = step_input_cases.make_tables(CPU, case.shape)
     inputs, wanted = step_input_cases.make_inputs(case, CPU), step_input_cases.make_inputs(case, CPU)
     words, values = planned.packed
     tables.arena[words[words >= 0].long()] = values[words >= 0]
@@ -161,6 +161,20 @@ MUTANTS = (
         step_input_triton,
         "is_used & (context_len == known)",
         "is_used",
+        inputs_differ,
+    ),
+    KernelMutant(
+        "the parts of a row begin behind them",
+        step_input_triton,
+        "tl.cumsum(num_parts, axis=0) - num_parts",
+        "tl.cumsum(num_parts, axis=0)",
+        inputs_differ,
+    ),
+    KernelMutant(
+        "a context that just fills a split leaves parts",
+        step_input_triton,
+        "(num_splits > 1)",
+        "(num_splits > 0)",
         inputs_differ,
     ),
     KernelMutant(

@@ -9,7 +9,7 @@ import torch
 
 from batching import row_tables
 from batching.kernels import sampler_triton
-from batching.kernels.sampler_triton import SamplerBuffers
+from batching.kernels.sampler_buffers import BROKEN_LOGITS, NOTHING_LEFT, SamplerBuffers
 from batching.kernels.sampling_torch import TorchSampling
 from batching.row_tables import Differences, RowShape, RowTables
 from batching.sampler import EDITED_ERROR, RAW_ERROR, Sampler
@@ -21,8 +21,8 @@ EOS = frozenset({1})
 CPU = torch.device("cpu")
 MAX_LEN = 24
 STATUS_OF_ERROR = {
-    RAW_ERROR: sampler_triton.BROKEN_LOGITS,
-    EDITED_ERROR: sampler_triton.NOTHING_LEFT,
+    RAW_ERROR: BROKEN_LOGITS,
+    EDITED_ERROR: NOTHING_LEFT,
 }
 TEMPERATURES = (0.0, 1e-6, 0.02, 0.7, 1.0, 2.0, 100.0, 1e4)
 

@@ -17,6 +17,8 @@ from contracts.sampling import SamplingParams
 BLOCK_SIZE = 4
 TRASH_BLOCK = 999
 SHAPE = RowShape(num_rows=9, max_len=60, max_blocks=15, max_edits=3)
+LONG_SHAPE = RowShape(num_rows=9, max_len=1800, max_blocks=450, max_edits=3)
+"""Whose contexts attention splits."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class PlanCase:
     """Tokens of the bucket."""
     num_rows: int
     seed: int = 0
+    shape: RowShape = SHAPE
 
 
 PLAN_CASES = (
@@ -37,6 +40,7 @@ PLAN_CASES = (
     PlanCase(3, (7, 33, 2), 64, 9, seed=3),
     PlanCase(2, (20, 45), 67, 5, seed=4),
     PlanCase(0, (), 4, 3, seed=5),
+    PlanCase(5, (9, 16, 17), 64, 9, seed=6, shape=LONG_SHAPE),
 )
 
 
@@ -52,10 +56,11 @@ class Planned:
 
 def make_planned(case: PlanCase, device: torch.device) -> Planned:
     draw = random.Random(case.seed)
-    rows = draw.sample(range(SHAPE.num_rows), case.num_decodes + len(case.chunk_lens))
-    differences = Differences(SHAPE)
+    shape = case.shape
+    rows = draw.sample(range(shape.num_rows), case.num_decodes + len(case.chunk_lens))
+    differences = Differences(shape)
     lens = [1] * case.num_decodes + list(case.chunk_lens)
-    sequences = [make_sequence(draw, num_new) for num_new in lens]
+    sequences = [make_sequence(draw, num_new, shape) for num_new in lens]
     for row, sequence in zip(rows, sequences, strict=True):
         num_known = sequence.context_len + (0 if sequence.is_sampling else 3)
         record = row_tables.pack_record(sequence, num_tokens=num_known, prompt_len=1, num_edits=0)
@@ -65,12 +70,12 @@ def make_planned(case: PlanCase, device: torch.device) -> Planned:
     plan = np.zeros((2, case.num_rows), np.int32)
     plan[0, : len(rows)], plan[1, : len(rows)] = rows, lens
     output = SchedulerOutput(step_id=0, sequences=sequences, num_tokens=sum(lens), num_decodes=case.num_decodes)
-    packed = torch.from_numpy(differences.packed(2000)).to(device)
+    packed = torch.from_numpy(differences.packed(6000)).to(device)
     return Planned(output, torch.from_numpy(plan).to(device), packed, rows)
 
 
-def make_sequence(draw: random.Random, num_new: int) -> ScheduledSequence:
-    start = draw.randrange(0, SHAPE.max_len - num_new - 3)
+def make_sequence(draw: random.Random, num_new: int, shape: RowShape) -> ScheduledSequence:
+    start = draw.randrange(0, shape.max_len - num_new - 3)
     return ScheduledSequence(
         seq_id=0,
         token_ids=[draw.randrange(50_000) for _ in range(num_new)],
@@ -92,8 +97,8 @@ def make_inputs(case: PlanCase, device: torch.device) -> StepInputs:
     return inputs
 
 
-def make_tables(device: torch.device) -> RowTables:
-    tables = RowTables(SHAPE, device)
+def make_tables(device: torch.device, shape: RowShape = SHAPE) -> RowTables:
+    tables = RowTables(shape, device)
     tables.arena.fill_(-5)
     return tables
 

@@ -36,7 +36,7 @@ def test_rotated_heads_and_cache_on_the_device_are_the_reference(case: RopeCase)
 @pytest.mark.parametrize("case", step_input_cases.PLAN_CASES, ids=str)
 def test_step_input_on_the_device_is_the_reference(case: PlanCase) -> None:
     planned = step_input_cases.make_planned(case, GPU)
-    tables, wanted_tables = step_input_cases.make_tables(GPU), step_input_cases.make_tables(GPU)
+    tables, wanted_tables = step_input_cases.make_tables(GPU, case.shape), step_input_cases.make_tables(GPU, case.shape)
     inputs, wanted = step_input_cases.make_inputs(case, GPU), step_input_cases.make_inputs(case, GPU)
     sampled = torch.arange(case.num_rows, dtype=torch.int32, device=GPU)
     step_input_triton.apply_differences(tables, planned.packed)

@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 
 from batching.kernels import sampler_triton
+from batching.kernels.sampler_buffers import SamplerBuffers
 from batching.row_tables import RowShape, RowTables
 from batching.sampling_noise import gumbel_noise, row_keys, token_bits
 from tests.batching.kernels import noise_kernels, sampler_tables
@@ -31,7 +32,7 @@ def test_kernels_choose_what_the_reference_chooses_and_tell_its_log_probabilitie
 def test_padding_and_rows_that_do_not_sample_choose_nothing_but_are_checked() -> None:
     case = SamplerCase(6, 40, shape="broken", has_edits=False)
     rows = sampler_tables.make_rows(case)
-    buffers = sampler_triton.SamplerBuffers(6, 40, CPU)
+    buffers = SamplerBuffers(6, 40, CPU)
 
     sampler_triton.sample(
         sampler_tables.make_logits(case),
@@ -91,4 +92,4 @@ def test_wrong_shapes_are_refused(logits: torch.Tensor, masks: torch.Tensor | No
     rows, num_sampling = torch.zeros(2, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
 
     with pytest.raises(ValueError, match=message):
-        sampler_triton.sample(logits, rows, num_sampling, tables, masks, sampler_triton.SamplerBuffers(2, 40, CPU))
+        sampler_triton.sample(logits, rows, num_sampling, tables, masks, SamplerBuffers(2, 40, CPU))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from batching.kernels import step_input_torch
+from batching.kernels.paged_attention_config import num_parts_of
 from batching.row_tables import NUM_TOKENS
 from batching.step_input import StepInput
 from tests.batching.kernels import step_input_cases
@@ -23,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("case", PLAN_CASES, ids=str)
 def test_kernel_and_reference_build_the_same_inputs(case: PlanCase) -> None:
     planned = step_input_cases.make_planned(case, CPU)
-    tables, wanted_tables = step_input_cases.make_tables(CPU), step_input_cases.make_tables(CPU)
+    tables, wanted_tables = step_input_cases.make_tables(CPU, case.shape), step_input_cases.make_tables(CPU, case.shape)
     inputs, wanted = step_input_cases.make_inputs(case, CPU), step_input_cases.make_inputs(case, CPU)
 
     step_input_triton.apply_differences(tables, planned.packed)
@@ -38,7 +40,7 @@ def test_kernel_and_reference_build_the_same_inputs(case: PlanCase) -> None:
 @pytest.mark.parametrize("case", PLAN_CASES, ids=str)
 def test_inputs_are_those_that_the_host_builds_from_the_scheduler(case: PlanCase) -> None:
     planned = step_input_cases.make_planned(case, CPU)
-    tables, inputs = step_input_cases.make_tables(CPU), step_input_cases.make_inputs(case, CPU)
+    tables, inputs = step_input_cases.make_tables(CPU, case.shape), step_input_cases.make_inputs(case, CPU)
     host = StepInput(planned.scheduled, BLOCK_SIZE)
     used, num_rows = host.num_tokens, len(planned.rows)
 
@@ -49,6 +51,9 @@ def test_inputs_are_those_that_the_host_builds_from_the_scheduler(case: PlanCase
     assert inputs.positions[:used].tolist() == host.positions.tolist()
     assert inputs.slots[:used].tolist() == (host.block_of * BLOCK_SIZE + host.offset_of).tolist()
     assert inputs.context_lens[:num_rows].tolist() == [row.context_len for row in planned.scheduled.sequences]
+    lens = np.diff(inputs.query_starts.numpy())
+    parts = num_parts_of(lens, inputs.context_lens.numpy())
+    assert inputs.part_starts.tolist() == (parts.cumsum() - parts).tolist()
     assert inputs.logit_tokens[:num_rows].tolist() == host.logit_rows
     assert inputs.logit_plan[:num_rows].tolist() == host.sample_index + host.checked_index
     assert inputs.num_sampling.tolist() == [len(host.sampling)]
@@ -59,7 +64,7 @@ def test_inputs_are_those_that_the_host_builds_from_the_scheduler(case: PlanCase
 @pytest.mark.parametrize("case", PLAN_CASES, ids=str)
 def test_sampled_tokens_are_appended_as_the_reference_does(case: PlanCase) -> None:
     planned = step_input_cases.make_planned(case, CPU)
-    tables, wanted_tables = step_input_cases.make_tables(CPU), step_input_cases.make_tables(CPU)
+    tables, wanted_tables = step_input_cases.make_tables(CPU, case.shape), step_input_cases.make_tables(CPU, case.shape)
     inputs = step_input_cases.make_inputs(case, CPU)
     sampled = torch.arange(case.num_rows, dtype=torch.int32) + 500
     step_input_torch.apply_differences(tables, planned.packed)
@@ -75,7 +80,7 @@ def test_sampled_tokens_are_appended_as_the_reference_does(case: PlanCase) -> No
 def test_the_next_step_computes_the_sampled_token() -> None:
     case = PlanCase(4, (), 4, 4)
     planned = step_input_cases.make_planned(case, CPU)
-    tables, inputs = step_input_cases.make_tables(CPU), step_input_cases.make_inputs(case, CPU)
+    tables, inputs = step_input_cases.make_tables(CPU, case.shape), step_input_cases.make_inputs(case, CPU)
     step_input_triton.apply_differences(tables, planned.packed)
     step_input_triton.build_inputs(tables, planned.plan, inputs)
     before = inputs.positions.tolist()
@@ -91,7 +96,7 @@ def test_the_next_step_computes_the_sampled_token() -> None:
 def test_a_full_row_takes_no_further_token() -> None:
     case = PlanCase(1, (), 1, 1)
     planned = step_input_cases.make_planned(case, CPU)
-    tables, inputs = step_input_cases.make_tables(CPU), step_input_cases.make_inputs(case, CPU)
+    tables, inputs = step_input_cases.make_tables(CPU, case.shape), step_input_cases.make_inputs(case, CPU)
     step_input_triton.apply_differences(tables, planned.packed)
     step_input_triton.build_inputs(tables, planned.plan, inputs)
     row = planned.rows[0]
@@ -120,7 +125,7 @@ def test_plan_of_another_size_is_refused() -> None:
     case = PlanCase(1, (), 1, 1)
     with pytest.raises(ValueError, match="plan has shape"):
         step_input_triton.build_inputs(
-            step_input_cases.make_tables(CPU),
+            step_input_cases.make_tables(CPU, case.shape),
             torch.zeros(2, 2, dtype=torch.int32),
             step_input_cases.make_inputs(case, CPU),
         )

@@ -33,7 +33,7 @@ def triton_process(folder: Path | None = None) -> Iterator[Run]:
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, _prepare, (folder,)) as pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result()
+        yield lambda function, *arguments, **options: pool.submit(function, *arguments, **options).result()
 
 
 def _prepare(folder: Path | None) -> None:
