@@ -25,6 +25,8 @@ VLLM_NAMES = {
     "vllm:generation_tokens",
     "vllm:prefix_cache_queries",
     "vllm:prefix_cache_hits",
+    "vllm:spec_decode_num_draft_tokens",
+    "vllm:spec_decode_num_accepted_tokens",
     "vllm:request_success",
     "vllm:time_to_first_token_seconds",
     "vllm:inter_token_latency_seconds",
