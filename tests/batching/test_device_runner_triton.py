@@ -18,7 +18,13 @@ from tests.batching.tiny_models import make_config, make_model, make_prompt, sav
 if not has_triton():
     pytest.skip(WITHOUT_TRITON, allow_module_level=True)
 
-SIZES: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32}
+SIZES: dict[str, Any] = {
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0, "num_logprobs": 2},
     {"temperature": 0.8, "top_k": 9, "top_p": 0.9},
