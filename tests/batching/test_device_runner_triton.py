@@ -72,6 +72,7 @@ def tokens_one_step_ahead(path: Path, *, is_triton: bool) -> dict[int, list[int]
     return LagOneDriver(runner, jobs, chunk_len=3, num_blocks=20).run()
 
 
+@pytest.mark.slow
 def test_two_steps_with_kernels_say_what_torch_says(tmp_path: Path, interpret: Run) -> None:
     path = save(make_model(make_config("llama", **SIZES | {"vocab_size": 101}), seed=0), tmp_path)
     found = interpret(tokens_of_two_steps, path, is_triton=True)
