@@ -27,11 +27,14 @@ RECOGNISED = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCa
 
 
 def is_recognised(loaded: LoadedModel) -> bool:
-    """True for exactly the model classes, activation and fixed rotary positions that this module repeats."""
-    config = loaded.config
+    """True for exactly the model classes, activation, products and rotary positions that this module repeats."""
+    config, model = loaded.config, loaded.model
     rope = getattr(config, "rope_parameters", None) or {}
     is_fixed = rope.get("rope_type", "default") not in DYNAMIC_ROPE_TYPES
-    return type(loaded.model) in RECOGNISED and config.hidden_act == "silu" and is_fixed
+    if type(model) not in RECOGNISED or config.hidden_act != "silu" or not is_fixed:
+        return False
+    products = [module for name, module in model.named_modules() if name.endswith(("_proj", "lm_head"))]
+    return all(type(product) is torch.nn.Linear for product in products)
 
 
 class DeviceLayer:

@@ -50,9 +50,21 @@ def start_device_runner(
         selected = select_device_forward(loaded, pool, ops, reload)
         if selected is None:
             return None
+        if loaded.device.type == "cuda":
+            torch.cuda.empty_cache()  # the weights that were put together leave holes
         runner = DeviceRunner(selected.forward, pool, ops, limits)
         warm_up(runner, pool, loaded.max_model_len)  # what cannot be compiled shows here
-    except (RuntimeError, OSError, SubprocessError, ImportError) as error:
+    except _startup_errors() as error:
         log.warning("device_operations_failed", error=str(error), model=loaded.name)
         return None
     return StartedRunner(runner=runner, forward_name=type(selected.forward).__name__)
+
+
+def _startup_errors() -> tuple[type[Exception], ...]:
+    """What kernels raise that cannot be compiled or launched on this machine."""
+    errors: tuple[type[Exception], ...] = (RuntimeError, OSError, SubprocessError, ImportError)
+    if not has_triton():
+        return errors
+    from triton.errors import TritonError
+
+    return (*errors, TritonError)

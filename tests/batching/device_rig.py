@@ -5,6 +5,7 @@ Knows nothing of what the right tokens are.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import torch
 from batching.device_forward import DeviceForward, select_device_forward
 from batching.device_ops import DeviceOps, DeviceStep, TorchOps
 from batching.device_runner import DeviceLimits, DeviceRunner
-from batching.engine import EngineCore, allocate_cache, build_engine
+from batching.engine import EngineCore, allocate_cache, build_engine, execute_isolated
 from batching.model_loader import load_model, no_progress
 from batching.step import UNKNOWN_TOKEN, ScheduledSequence, SchedulerOutput, StepOutput
 from contracts.sampling import SamplingParams
-from tests.batching.real_engine import engine_settings
+from tests.batching.real_engine import engine_settings, ignore_log
 
 GREEDY = SamplingParams(temperature=0.0)
+MAX_PREEMPTIONS = 12
 
 
 def start_device_engine(path: Path, ops: DeviceOps | None = None, **overrides: Any) -> EngineCore:
@@ -77,7 +79,7 @@ def prompt_row(seq_id: int, tokens: list[int], sampling: SamplingParams = GREEDY
 
 
 class FailingForward:
-    """Raises in the calls whose numbers are given, after the step's inputs were built."""
+    """Raises in the calls whose numbers are given, if they have several rows, after the step's inputs were built."""
 
     def __init__(self, forward: DeviceForward, failing: set[int]) -> None:
         self._forward = forward
@@ -86,7 +88,7 @@ class FailingForward:
 
     def __call__(self, step: DeviceStep) -> torch.Tensor:
         self.num_calls += 1
-        if self.num_calls in self._failing:
+        if self.num_calls in self._failing and int(step.inputs.context_lens.count_nonzero()) > 1:
             raise RuntimeError("the device has no room for this step")
         return self._forward(step)
 
@@ -107,44 +109,98 @@ class Job(msgspec.Struct, kw_only=True):
     """Tokens that the steps launched so far sample."""
     blocks: list[int] = []
     is_ended: bool = False
+    num_in_flight: int = 0
+    num_blocks_kept: int | None = None
+    """It was preempted: once nothing of it is in flight it begins again behind so many blocks."""
 
 
 class LagOneDriver:
-    """Launches step n + 1 before it collects step n. Prefill by chunks of `chunk_len`; blocks are used again."""
+    """Launches step n + 1 before it collects step n. Prefill by chunks of `chunk_len`; blocks are used again.
 
-    def __init__(self, runner: DeviceRunner, jobs: list[Job], *, chunk_len: int, num_blocks: int) -> None:
+    With `draw` it preempts at random; a launch that raises is made again, or in parts once all others are collected.
+    """
+
+    def __init__(
+        self,
+        runner: DeviceRunner,
+        jobs: list[Job],
+        *,
+        chunk_len: int,
+        num_blocks: int,
+        draw: random.Random | None = None,
+    ) -> None:
         self._runner = runner
         self._jobs = jobs
         self._chunk_len = chunk_len
         self._block_size = 4
         self._free = list(range(num_blocks))
         self._step = 0
+        self._draw = draw
+        self._in_flight: list[SchedulerOutput] = []
         self.num_ahead = 0
         """Decodes launched while their token was known to the device alone."""
+        self.num_preemptions = 0
+        self.num_in_parts = 0
 
     def run(self) -> dict[int, list[int]]:
         """All outputs by seq_id."""
-        in_flight: list[SchedulerOutput] = []
         while True:
             plan = self._plan()
             if plan is not None:
                 self._launch(plan)
-                in_flight.append(plan)
-            if not in_flight and plan is None and self._step > max(job.arrives_at for job in self._jobs):
+            if not self._in_flight and plan is None and self._is_done():
                 return {job.seq_id: job.output for job in self._jobs}
-            if len(in_flight) == 2 or (plan is None and in_flight):
-                self._commit(in_flight.pop(0), self._runner.collect())
+            if len(self._in_flight) == 2 or (plan is None and self._in_flight):
+                self._commit(self._in_flight.pop(0), self._runner.collect())
+            self._preempt_one()
             self._step += 1
 
+    def _is_done(self) -> bool:
+        return all(job.arrives_at <= self._step and not self._has_more(job) for job in self._jobs)
+
     def _launch(self, plan: SchedulerOutput) -> None:
-        """A launch that raises is made again."""
         try:
             self._runner.launch(plan)
         except RuntimeError:
-            self._runner.launch(plan)
+            if self._draw is not None and self._draw.random() < 0.5:
+                self._execute_in_parts(plan)
+                return
+            self._launch(plan)
+            return
+        self._in_flight.append(plan)
+
+    def _execute_in_parts(self, plan: SchedulerOutput) -> None:
+        self.num_in_parts += 1
+        while self._in_flight:
+            self._commit(self._in_flight.pop(0), self._runner.collect())
+        self._commit(plan, execute_isolated(self._runner, plan, ignore_log))
+
+    def _preempt_one(self) -> None:
+        if self._draw is None or self.num_preemptions == MAX_PREEMPTIONS or self._draw.random() > 0.3:
+            return
+        running = [job for job in self._jobs if job.blocks and not job.is_ended and job.num_blocks_kept is None]
+        if running:
+            job = self._draw.choice(running)
+            job.num_blocks_kept = self._draw.choice([0, 1, job.num_planned // self._block_size])
+            self.num_preemptions += 1
+            self._begin_again(job)
+
+    def _begin_again(self, job: Job) -> None:
+        """Behind the blocks that are still in the cache, of which copies stand elsewhere as well as not."""
+        if job.num_blocks_kept is None or job.num_in_flight:
+            return
+        num_reusable = min(job.num_planned, len(job.prompt) + len(job.output) - 1) // self._block_size
+        num_kept = min(job.num_blocks_kept, num_reusable)
+        self._free += job.blocks[num_kept:]
+        del job.blocks[num_kept:]
+        job.num_planned, job.num_sampled, job.num_blocks_kept = num_kept * self._block_size, len(job.output), None
 
     def _plan(self) -> SchedulerOutput | None:
-        ready = [job for job in self._jobs if job.arrives_at <= self._step and self._has_more(job)]
+        ready = [
+            job
+            for job in self._jobs
+            if job.arrives_at <= self._step and self._has_more(job) and job.num_blocks_kept is None
+        ]
         rows = sorted((self._row(job) for job in ready), key=lambda row: len(row.token_ids) > 1 or not row.is_sampling)
         if not rows:
             return None
@@ -182,19 +238,23 @@ class LagOneDriver:
         )
         job.num_planned += num_new
         job.num_sampled += is_sampling
+        job.num_in_flight += 1
         return row
 
     def _commit(self, plan: SchedulerOutput, output: StepOutput) -> None:
         jobs = {job.seq_id: job for job in self._jobs}
         for row, sampled in zip(plan.sequences, output.sampled, strict=True):
             job = jobs[row.seq_id]
+            job.num_in_flight -= 1
             if job.is_ended:  # the wasted row of a step that was in flight when it ended
                 self._release(job)
             elif sampled is not None:
                 job.output.append(sampled.token_id)
                 job.is_ended = len(job.output) == (job.stops_after or job.max_tokens)
-                if job.is_ended and len(job.output) == job.num_sampled:
+                if job.is_ended and not job.num_in_flight:
                     self._release(job)
+            if not job.is_ended:
+                self._begin_again(job)
 
     def _release(self, job: Job) -> None:
         self._free += job.blocks

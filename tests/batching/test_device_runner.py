@@ -170,6 +170,21 @@ def test_one_step_ahead_says_what_transformers_says(tiny_models: TinyModels, fam
     assert driver.num_ahead == len(jobs) * 23
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_preemption_and_failed_launches_one_step_ahead_change_no_token(tiny_models: TinyModels, seed: int) -> None:
+    reference = tiny_models.reference("llama")
+    draw = random.Random(seed)
+    jobs = jobs_for(reference)
+    for job in jobs:
+        job.arrives_at = draw.randrange(30)
+    failing = {call + offset for call in draw.sample(range(1, 200, 5), 20) for offset in range(draw.randrange(1, 4))}
+    runner = make_runner(reference.path, lambda forward: FailingForward(forward, failing), max_num_seqs=4)
+    driver = LagOneDriver(runner, jobs, chunk_len=draw.choice([3, 8, 30]), num_blocks=160, draw=draw)
+    assert list(driver.run().values()) == reference.outputs
+    assert driver.num_preemptions > 3
+    assert driver.num_in_parts > 0
+
+
 def test_rows_wasted_after_a_stop_disturb_nobody(tiny_models: TinyModels) -> None:
     """Blocks and rows of the ended are used by later ones; there are many more sequences than rows."""
     reference = tiny_models.reference("llama")

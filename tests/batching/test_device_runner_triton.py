@@ -18,7 +18,13 @@ from tests.batching.tiny_models import make_config, make_model, make_prompt, sav
 if not has_triton():
     pytest.skip(WITHOUT_TRITON, allow_module_level=True)
 
-SIZES: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32}
+SIZES: dict[str, Any] = {
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.0, "num_logprobs": 2},
     {"temperature": 0.8, "top_k": 9, "top_p": 0.9},
@@ -66,6 +72,7 @@ def tokens_one_step_ahead(path: Path, *, is_triton: bool) -> dict[int, list[int]
     return LagOneDriver(runner, jobs, chunk_len=3, num_blocks=20).run()
 
 
+@pytest.mark.slow
 def test_two_steps_with_kernels_say_what_torch_says(tmp_path: Path, interpret: Run) -> None:
     path = save(make_model(make_config("llama", **SIZES | {"vocab_size": 101}), seed=0), tmp_path)
     found = interpret(tokens_of_two_steps, path, is_triton=True)
