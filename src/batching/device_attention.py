@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from batching.attention.reference import AttentionVariant
+from batching.attention.reference import AttentionVariant, write_rows
 from batching.device_ops import DeviceOps, DeviceStep
 from batching.kv_cache import LayerCache
 
@@ -28,6 +28,6 @@ class DeviceAttention:
     ) -> torch.Tensor:
         """As AttentionBackend.forward. Padding may share slots, which are nobody's."""
         assert self._step is not None  # noqa: S101 (begin_on_device was called)
-        cache.k[self._block_of, :, self._offset_of] = k.transpose(0, 1).to(cache.k.dtype)
-        cache.v[self._block_of, :, self._offset_of] = v.transpose(0, 1).to(cache.v.dtype)
+        write_rows(cache.k, k, self._block_of, self._offset_of, cache.k_scale)
+        write_rows(cache.v, v, self._block_of, self._offset_of, cache.v_scale)
         return self._ops.attend(q, cache, self._step, variant)

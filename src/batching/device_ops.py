@@ -110,7 +110,7 @@ class TorchOps:
         cache: LayerCache,
         norms: Norms | None,
     ) -> torch.Tensor:
-        return fused_torch.rope_kv_write(qkv, layout, rope, slots, (cache.k, cache.v), norms)
+        return fused_torch.rope_kv_write(qkv, layout, rope, slots, (cache.k, cache.v), norms, cache.scales)
 
     def gated_activation(self, gate_up: torch.Tensor, activation: Activation, out: torch.Tensor) -> None:
         out.copy_(fused_torch.gated_activation(gate_up, activation))

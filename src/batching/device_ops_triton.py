@@ -53,7 +53,7 @@ class TritonOps:
         norms: Norms | None,
     ) -> torch.Tensor:
         q = qkv.new_empty(qkv.shape[0], layout.num_heads, layout.k_dim)
-        rope_kv_write_triton.rope_kv_write(qkv, layout, rope, slots, (cache.k, cache.v), q, norms)
+        rope_kv_write_triton.rope_kv_write(qkv, layout, rope, slots, (cache.k, cache.v), q, norms, cache.scales)
         return q
 
     def gated_activation(self, gate_up: torch.Tensor, activation: Activation, out: torch.Tensor) -> None:

@@ -36,6 +36,10 @@ MAX_EDITS = 1100
 """Edited token ids of a request: 1,024 of logit_bias, 64 that stop, and the model's own endings."""
 
 
+MAX_FRAMES = 64
+"""Sizes of steps whose tensors are kept, more than step_buckets has: an upper bound of memory."""
+
+
 class DeviceLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What the runner has to have room for."""
 
@@ -52,6 +56,12 @@ class DeviceLimits(msgspec.Struct, frozen=True, kw_only=True):
     def max_len(self) -> int:
         """One more than is ever planned: a row that runs ahead of its end writes there."""
         return self.max_model_len + 1
+
+    def num_bytes(self, block_size: int) -> int:
+        """Of the tensors that a runner with these limits keeps on the device, but for its graphs."""
+        shape = self.row_shape(block_size)
+        block_tables = MAX_FRAMES * self.max_rows * shape.max_blocks
+        return 4 * (shape.num_words + self.max_rows * self.vocab_size + block_tables)
 
     def row_shape(self, block_size: int) -> RowShape:
         """Twice the rows of a plan, so that none of the last two plans is given away."""
@@ -177,23 +187,28 @@ class DeviceRunner:
         return bucket, bucket.bounds(max_len) if bucket.is_captured else bounds
 
     def _frame(self, bucket: Bucket) -> Frame:
-        """Buckets of one size share their tensors, whatever their bounds."""
+        """The tensors of a step. Captured buckets of one size share theirs, whatever their bounds."""
+        if not bucket.is_captured:
+            return self._new_frame(bucket)
         key = bucket.num_tokens, bucket.num_rows
         if key not in self._frames:
-            rows, max_blocks = bucket.num_rows, self._tables.shape.max_blocks
-            inputs = StepInputs(
-                bucket.num_tokens,
-                rows,
-                block_size=self._pool.block_size,
-                trash_block=self._pool.trash_block,
-                device=self._device,
-            )
-            self._frames[key] = Frame(
-                inputs=inputs,
-                plan=self._plan[: 2 * rows].view(2, rows),
-                block_tables=torch.zeros(rows, max_blocks, dtype=torch.int32, device=self._device),
-            )
+            self._frames[key] = self._new_frame(bucket)
         return self._frames[key]
+
+    def _new_frame(self, bucket: Bucket) -> Frame:
+        rows, max_blocks = bucket.num_rows, self._tables.shape.max_blocks
+        inputs = StepInputs(
+            bucket.num_tokens,
+            rows,
+            block_size=self._pool.block_size,
+            trash_block=self._pool.trash_block,
+            device=self._device,
+        )
+        return Frame(
+            inputs=inputs,
+            plan=self._plan[: 2 * rows].view(2, rows),
+            block_tables=torch.zeros(rows, max_blocks, dtype=torch.int32, device=self._device),
+        )
 
 
 def _outputs(step: InFlight) -> list[SampledToken | None]:

@@ -36,16 +36,20 @@ def select_ops(device: torch.device) -> DeviceOps | None:
     return TritonOps()
 
 
-def start_device_runner(
-    loaded: LoadedModel, pool: KVCachePool, ops: DeviceOps, max_num_seqs: int, reload: Callable[[], LoadedModel]
-) -> StartedRunner | None:
-    """None, with a line in the log, where the operations cannot run here or give other logits than torch does."""
-    limits = DeviceLimits(
+def limits_of(loaded: LoadedModel, max_num_seqs: int) -> DeviceLimits:
+    return DeviceLimits(
         max_num_seqs=max_num_seqs,
         max_model_len=loaded.max_model_len,
         vocab_size=loaded.vocab_size,
         eos_token_ids=frozenset(loaded.eos_token_ids),
     )
+
+
+def start_device_runner(
+    loaded: LoadedModel, pool: KVCachePool, ops: DeviceOps, max_num_seqs: int, reload: Callable[[], LoadedModel]
+) -> StartedRunner | None:
+    """None, with a line in the log, where the operations cannot run here or give other logits than torch does."""
+    limits = limits_of(loaded, max_num_seqs)
     try:
         selected = select_device_forward(loaded, pool, ops, reload)
         if selected is None:
@@ -61,8 +65,8 @@ def start_device_runner(
 
 
 def _startup_errors() -> tuple[type[Exception], ...]:
-    """What kernels raise that cannot be compiled or launched on this machine."""
-    errors: tuple[type[Exception], ...] = (RuntimeError, OSError, SubprocessError, ImportError)
+    """What kernels raise that cannot be compiled or launched on this machine, or not for these shapes."""
+    errors: tuple[type[Exception], ...] = (RuntimeError, OSError, SubprocessError, ImportError, ValueError)
     if not has_triton():
         return errors
     from triton.errors import TritonError

@@ -9,7 +9,7 @@ import torch
 
 from batching.cache_plan import CacheDemand, plan_blocks
 from batching.device_ops import DeviceOps
-from batching.device_start import select_ops, start_device_runner
+from batching.device_start import limits_of, select_ops, start_device_runner
 from batching.forward import is_whole, select_forward
 from batching.isolation import Runner
 from batching.kv_cache import (
@@ -112,6 +112,9 @@ def allocate_cache(settings: EngineSettings, loaded: LoadedModel, *, has_trash_b
     wanted = None if settings.kv_cache_memory is None else parse_bytes(settings.kv_cache_memory)
     if loaded.device.type == "cuda":
         use = measure_model(loaded, settings, demand, dtype, CudaGauge(loaded.device))
+        if has_trash_block:
+            kept = limits_of(loaded, settings.max_num_seqs).num_bytes(settings.block_size)
+            use = msgspec.structs.replace(use, used_bytes=use.used_bytes + kept)
         num_blocks = plan_blocks(use, demand, wanted)
     else:
         num_blocks = _blocks_in_memory(loaded, demand, wanted)

@@ -31,7 +31,7 @@ class LayerCache:
     448. The backends of CUDA read and write float8, those of a CPU do not.
     """
 
-    __slots__ = ("block_size", "k", "k_scale", "v", "v_scale")
+    __slots__ = ("block_size", "k", "k_scale", "scales", "v", "v_scale")
 
     def __init__(self, shape: LayerShape, num_blocks: int, block_size: int, like: torch.Tensor) -> None:
         self.block_size = block_size
@@ -40,6 +40,9 @@ class LayerCache:
         self.v = _zeros((*rows, shape.v_dim), like)
         self.k_scale = 1.0
         self.v_scale = 1.0
+        is_float8 = like.dtype is torch.float8_e4m3fn
+        self.scales = torch.tensor([self.k_scale, self.v_scale], device=like.device) if is_float8 else None
+        """The two of a float8 cache `[2] float32`, where kernels read them."""
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,8 @@ import torch
 from batching.device_forward import DeviceForward, select_device_forward
 from batching.device_ops import DeviceOps, DeviceStep, TorchOps
 from batching.device_runner import DeviceLimits, DeviceRunner
-from batching.engine import EngineCore, allocate_cache, build_engine, execute_isolated
+from batching.engine import EngineCore, allocate_cache, build_engine
+from batching.isolation import execute_isolated
 from batching.model_loader import load_model, no_progress
 from batching.step import UNKNOWN_TOKEN, ScheduledSequence, SchedulerOutput, StepOutput
 from contracts.sampling import SamplingParams

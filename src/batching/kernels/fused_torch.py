@@ -12,6 +12,8 @@ import msgspec
 import torch
 from torch.nn import functional
 
+from batching.kv_cache import bytes_or_numbers
+
 Activation = Literal["silu", "gelu", "gelu_tanh"]
 FP8_MAX = 448.0
 """Largest finite float8_e4m3fn."""
@@ -94,7 +96,8 @@ def rope_kv_write(
     blocks, offsets = slots.long() // block_size, slots.long() % block_size
     v = v.view(num_tokens, layout.num_kv_heads, layout.v_dim)
     for index, (target, values) in enumerate(zip(cache, (k, v), strict=True)):
-        target[blocks, :, offsets] = stored(values, target.dtype, None if scales is None else scales[index])
+        kept = stored(values, target.dtype, None if scales is None else scales[index])
+        bytes_or_numbers(target)[blocks, :, offsets] = bytes_or_numbers(kept)
     return q
 
 
