@@ -1,4 +1,4 @@
-"""The PostgreSQL that tests of conversations share, wherever they stand in the tree."""
+"""What tests share wherever they stand in the tree: a PostgreSQL for conversations, and signatures parsed once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.handler_signatures import parsed_once
 from tests.postgres_server import PostgresServer, running_postgres, why_none
 
 POSTGRES_VARIABLE = "QUIRE_TEST_POSTGRES_URL"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signatures() -> Iterator[None]:
+    """Applications are made faster, and are no others."""
+    with parsed_once():
+        yield
 
 
 @pytest.fixture(scope="session")

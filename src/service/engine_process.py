@@ -17,7 +17,7 @@ from contracts.settings import ServerSettings
 from service.clocks import unix_offset_ns
 from service.control_channel import ControlChannel
 from service.cpu_threads import share_interpreter
-from service.event_loop import leave_now, run_event_loop, without_garbage_collection
+from service.event_loop import keep_collections_short, leave_now, run_event_loop, without_garbage_collection
 from service.logs import configure_logging
 from service.private_directory import remove_private_directory
 from service.startup_spans import IMPORTING, StartupLog
@@ -115,6 +115,7 @@ async def _serve(launch: LaunchEngine, channel: ControlChannel) -> int:
     if providers:
         startup.emit(engine.info)
         engine.step_spans = make_step_spans(launch.settings.server)
+    keep_collections_short()
     ends: set[asyncio.Future[Any]] = {drain, asyncio.create_task(engine.wait_until_ended())}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if drain.done():
