@@ -22,6 +22,15 @@ UNLOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cubla
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --universal --python-version 3.11 \
 	--custom-compile-command "make lock" --no-annotate --extra build $(UNLOCKED:%=--no-emit-package %)
 
+# mypy takes a core for most of a minute, and the first tests take one as well.
+define tests_beside_types
+echo "$(BIN)/mypy beside $(BIN)/python -m pytest $(1)"; \
+	$(BIN)/mypy >$(VENV)/mypy.log 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest $(1); tests=$$?; \
+	wait $$types; found=$$?; cat $(VENV)/mypy.log; \
+	test $$tests -eq 0 -a $$found -eq 0
+endef
+
 .PHONY: help install install-test serve test test-all page test-page bench audit lock clean
 
 help:
@@ -47,16 +56,12 @@ audit: install
 test: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q $(ARGS)
+	@$(call tests_beside_types,-q $(ARGS))
 
 test-all: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) install triton==3.6.0 || \
-		echo "No triton for this machine: the tests of the GPU kernels are skipped."
-	$(BIN)/python -m pytest -q -m "slow or not slow" $(ARGS)
+	@$(call tests_beside_types,-q -m "slow or not slow" $(ARGS))
 
 page:
 	cd ops/page && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
@@ -69,6 +74,9 @@ lock: $(BIN)/python
 	$(PIP) install uv
 	$(LOCK) --output-file requirements.lock
 	$(LOCK) --extra test --constraint requirements.lock --output-file requirements-test.lock
+	echo "triton==3.6.0 ; sys_platform == 'linux'" | $(BIN)/uv pip compile - --quiet --generate-hashes --universal \
+		--python-version 3.11 --no-annotate --no-deps --custom-compile-command "make lock" \
+		--output-file requirements-triton.lock
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -101,4 +109,7 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.lock
 	@echo "Installing the locked test packages ..."
 	@$(PIP) install --require-hashes --no-deps --requirement requirements-test.lock
+	@$(BIN)/python -c 'import triton' 2>/dev/null || \
+		$(PIP) install --require-hashes --no-deps --requirement requirements-triton.lock || \
+		echo "No Triton for this machine: the tests of the GPU kernels are skipped."
 	@touch $@

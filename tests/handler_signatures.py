@@ -35,6 +35,6 @@ def parsed_once() -> Iterator[None]:
 
 
 def _written(fn: Any) -> Any:
-    """What a function is as it was written: one for all that are made where it stands, if they differ in nothing else."""
+    """A function as it was written: the same for all that are made where it stands, if they differ in nothing else."""
     is_plain = isinstance(fn, FunctionType) and fn.__defaults__ is None and fn.__kwdefaults__ is None
     return fn.__code__ if is_plain else fn

@@ -90,7 +90,9 @@ def test_the_scope_is_large_enough_for_preemption_and_cache_hits() -> None:
     assert reached.num_cached_tokens > 0
 
 
-@pytest.mark.parametrize("requests", [EQUAL, NESTED, SAMPLES], ids=["equal", "nested", "samples"])
+@pytest.mark.parametrize(
+    "requests", [EQUAL, NESTED, pytest.param(SAMPLES, marks=pytest.mark.slow)], ids=["equal", "nested", "samples"]
+)
 def test_every_history_with_a_step_ahead_keeps_all_invariants(requests: list[GenerationRequest]) -> None:
     reached = explore(
         requests, num_blocks=4, block_size=1, enable_prefix_caching=True, depth=DEPTH, max_steps_in_flight=2

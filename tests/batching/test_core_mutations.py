@@ -8,7 +8,7 @@ from tests.batching.core_battery import first_failure
 from tests.batching.core_mutant import Mutant, applied
 from tests.batching.core_mutants import MUTANTS
 
-SOME = list(MUTANTS[::5])
+SOME = list(MUTANTS[::7])
 REST = [pytest.param(mutant, marks=pytest.mark.slow) for mutant in MUTANTS if mutant not in SOME]
 
 

@@ -40,6 +40,9 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"temperature": 0.9, "repetition_penalty": 1.2, "logit_bias": ((7, 2.0), (9, -100.0))},
     {"temperature": 1.5, "min_tokens": 6, "stop_token_ids": (3, 5, 8, 13, 21, 34, 55, 89)},
 )
+FEW = ("llama", "qwen3", "mistral_window", "gemma2", "gpt2", "gpt_oss")
+MORE = tuple(family for family in FAMILIES if family not in FEW)
+"""One step at a time all of them are tested in test_device_runner."""
 REPETITIVE: dict[str, Any] = {"logit_bias": ((5, 60.0), (6, 60.0)), "max_tokens": 30}
 
 
@@ -64,7 +67,7 @@ def run_ahead(
     return outcome, num_ahead
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_every_family_continues_as_in_transformers(tiny_models: TinyModels, family: str) -> None:
     reference = tiny_models.reference(family)
     core = start_device_engine(reference.path, block_size=4, max_model_len=128)

@@ -172,6 +172,7 @@ def test_process_ends_and_says_where_it_stood() -> None:
     assert "secret" not in output + errors
 
 
+@pytest.mark.slow
 def test_process_that_was_stopped_meanwhile_may_end_its_step() -> None:
     """Stopped for longer than a step may take, as by a pause of the container, then let go on."""
     with hanging_process(limit_s=2.0, step_s=2.75) as process:

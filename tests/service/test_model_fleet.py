@@ -410,6 +410,7 @@ async def test_loads_at_once_wait_for_each_other_where_only_one_fits(harbour: Ha
     await harbour.until(first=UNLOADED, b=UNLOADED, c=UNLOADED, d=READY)
 
 
+@pytest.mark.slow
 async def test_model_that_was_waited_for_is_used_before_it_goes(
     harbour: Harbour, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,7 +159,11 @@ PHASES: list[Callable[[QuireProcess, int], Awaitable[None]]] = [
 
 
 @pytest.mark.usefixtures("nothing_is_left")
-@pytest.mark.parametrize("leave", PHASES, ids=lambda phase: phase.__name__)
+@pytest.mark.parametrize(
+    "leave",
+    [*PHASES[:1], *(pytest.param(phase, marks=pytest.mark.slow) for phase in PHASES[1:-1]), *PHASES[-1:]],
+    ids=lambda phase: phase.__name__,
+)
 async def test_leaving_leaves_nothing(
     quire: QuireProcess, leave: Callable[[QuireProcess, int], Awaitable[None]]
 ) -> None:

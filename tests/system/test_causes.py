@@ -52,6 +52,7 @@ async def test_full_batch_is_named(paced: Callable[..., QuireProcess]) -> None:
     assert ask_why(quire, "--slowest", "1").splitlines()[0].endswith("(b)")
 
 
+@pytest.mark.slow
 async def test_long_prompt_of_another_is_named(paced: Callable[..., QuireProcess]) -> None:
     quire = paced("--max-num-batched-tokens", "256", "--max-prefill-tokens-while-decoding", "64")
     await send_all(

@@ -293,6 +293,7 @@ def test_one_question_on_a_terminal_can_be_stopped(server: QuireProcess, tmp_pat
     wait_for_status(server, "cancelled")
 
 
+@pytest.mark.slow
 def test_settings_are_compared_at_the_same_time(server: QuireProcess, tmp_path: Path) -> None:
     arguments = ("--json", "--set", "max_tokens=4", "--set", "max_tokens=6", "--preset", "short-answer")
     done = run_piped(server, tmp_path, "compare", "hi", *arguments)

@@ -154,6 +154,7 @@ async def test_hung_step_is_ended_by_the_watchdog(paced: Callable[..., QuireProc
     assert "in execute" in quire.errors  # the stack says where it stood
 
 
+@pytest.mark.slow
 async def test_loop_that_dies_ends_its_process_and_is_replaced(paced: Callable[..., QuireProcess]) -> None:
     quire = paced()
     clients = [StreamClient(quire.address) for _ in range(3)]

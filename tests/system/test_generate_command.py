@@ -17,6 +17,7 @@ def generate(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_presets_prompts_and_system_prompt_are_those_of_the_api() -> None:
     done = generate("What is a quire?", "Hi.", "--preset", "deterministic", "--system", "Be brief.", "--json")
     assert done.returncode == 0, done.stderr

@@ -149,6 +149,7 @@ async def test_running_request_is_seen_and_keeps_its_ids(quire: QuireProcess, cl
     assert {span["spanID"] for span in running["spans"]} <= {span["spanID"] for span in ended["spans"]}
 
 
+@pytest.mark.slow
 async def test_many_requests_are_many_traces_of_few_spans(quire: QuireProcess, client: httpx.AsyncClient) -> None:
     await asyncio.gather(*(StreamClient(quire.address, max_tokens=3).run() for _ in range(150)))
     lines = (await client.get("/api/v3/trace-summaries?query.searchDepth=1500")).json()["summaries"]

@@ -72,6 +72,7 @@ def flags(tmp_path: Path) -> tuple[str, ...]:
     return ("--conversations-db", str(tmp_path / "kept.db"))
 
 
+@pytest.mark.slow
 def test_turns_outlive_kill_minus_nine(tmp_path: Path, flags: tuple[str, ...]) -> None:
     with running_paced(tmp_path, *flags) as quire, client_of(quire) as client:
         conversation = make(client)

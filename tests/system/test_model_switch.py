@@ -208,6 +208,7 @@ async def test_first_request_loads_and_every_worker_learns_of_it(tmp_path: Path)
         assert named_by_nobody.text == alphabet("model")
 
 
+@pytest.mark.slow
 async def test_load_tells_its_stages_as_events(shared: QuireProcess) -> None:
     address = shared.address
     await order(address, "two", "unload", timeout_s=0)

@@ -70,7 +70,9 @@ async def told_by(quire: QuireProcess, name: str) -> tuple[int, list[str]]:
         return reader.worker_pid, await reader.take()
 
 
-@pytest.mark.parametrize("body", [{}, {"n": 3}, {"stop": "c"}], ids=["one", "samples", "stop"])
+@pytest.mark.parametrize(
+    "body", [{}, pytest.param({"n": 3}, marks=pytest.mark.slow), {"stop": "c"}], ids=["one", "samples", "stop"]
+)
 async def test_stream_cut_at_any_event_is_resumed_without_gap_or_repeat(
     slow: QuireProcess, body: dict[str, object]
 ) -> None:

@@ -131,6 +131,7 @@ def _trace_of(server: QuireProcess) -> str:
     return reply.headers["x-trace-id"]
 
 
+@pytest.mark.slow
 def test_smoke_leaves_with_1_where_something_is_broken(server: QuireProcess, tmp_path: Path) -> None:
     with broken(server.address, count_wrong) as url:
         done = run_quire(tmp_path, "smoke", "--base-url", url)

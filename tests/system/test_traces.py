@@ -183,6 +183,7 @@ async def test_start_of_the_engine_is_a_trace(traced: QuireProcess, sink: OtlpSi
     assert start.attributes["gen_ai.request.model"] == "fake/model"
 
 
+@pytest.mark.slow
 async def test_texts_and_metrics_are_sent_on_demand(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, running_sink() as sink:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")

@@ -35,5 +35,6 @@ def test_nothing_of_ours_loads_code_from_data_while_a_chat_is_served(kind: str) 
     assert callers <= ({CACHED_KERNELS} if kind == "real" else set())
 
 
+@pytest.mark.slow
 def test_the_spy_sees_imports_and_calls() -> None:
     assert ["multiprocessing.reduction", "pickle"] in report_of("real")["importers"]

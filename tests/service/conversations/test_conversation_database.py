@@ -96,6 +96,7 @@ async def test_every_commit_is_flushed(database: Database) -> None:
     assert await database.read(pragmas) == ["wal", 2, 1, 1]
 
 
+@pytest.mark.slow
 async def test_file_that_another_program_keeps_locked_is_given_up_within_seconds(
     database: Database, path: Path
 ) -> None:
