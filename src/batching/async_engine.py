@@ -78,7 +78,7 @@ class AsyncEngine:
         self._latencies = LatencyBook()
         self._last_step_s = 0.0
         self._pipeline = StepPipeline(core.runner, log.error)
-        self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s)
+        self.timer = StepTimer(warm_up_step_s=core.warm_up_step_s, preparation=core.preparation)
         """Says how long the step in flight has run; a watchdog in another thread may read it."""
         self.step_spans: StepSpans | None = None
         """Set where spans are sent."""

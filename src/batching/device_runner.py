@@ -106,7 +106,7 @@ class DeviceRunner:
         self._uploads = [Upload(limits.max_rows, device) for _ in range(MAX_IN_FLIGHT)]
         self._results = [Results(limits.max_rows, device) for _ in range(MAX_IN_FLIGHT)]
         self._frames: dict[tuple[int, int], Frame] = {}
-        self._graphs = StepGraphs(CudaCapture() if ops.is_capturable and device.type == "cuda" else None)
+        self.graphs = StepGraphs(CudaCapture() if ops.is_capturable and device.type == "cuda" else None)
         self._in_flight: deque[InFlight] = deque()
         self._num_launched = 0
         self._collected_s = 0.0
@@ -161,7 +161,7 @@ class DeviceRunner:
         if differences is not None:
             self._ops.apply_differences(self._tables, differences)
         upload.send_plan(row_plan, frame.plan)
-        self._graphs.run(bucket, partial(self._compute, frame, bounds))
+        self.graphs.run(bucket, partial(self._compute, frame, bounds))
         has_logprobs = any(sequence.sampling.num_logprobs is not None for sequence in plan.sequences)
         results.receive(self._buffers, frame.inputs.num_sampling, has_logprobs=has_logprobs)
 

@@ -9,6 +9,7 @@ import torch
 
 from batching.cache_plan import CacheDemand, plan_blocks
 from batching.device_ops import DeviceOps
+from batching.device_runner import DeviceRunner
 from batching.device_start import limits_of, select_ops, start_device_runner
 from batching.forward import is_whole, select_forward
 from batching.isolation import Runner
@@ -29,6 +30,7 @@ from batching.sampler import Sampler
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.step_pipeline import PipelinedRunner
+from batching.step_timer import Preparation
 from batching.threads import default_num_threads, use_threads
 from batching.warm_up import warm_up
 from contracts.engine import EngineInfo, EngineStats
@@ -44,6 +46,8 @@ class EngineCore(msgspec.Struct, kw_only=True):
     runner: Runner
     warm_up_step_s: float | None = None
     """The longest step before the first request; None: there was none."""
+    preparation: Preparation | None = None
+    """What the runner says while a step takes longer than its work explains."""
     forward_name: str = ""
     """The class of the forward pass that was chosen."""
 
@@ -70,6 +74,7 @@ def build_engine(
         scheduler=scheduler,
         runner=runner,
         warm_up_step_s=warm_up_step_s,
+        preparation=runner.graphs if isinstance(runner, DeviceRunner) else None,
         forward_name=forward_name,
     )
 

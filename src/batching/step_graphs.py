@@ -29,15 +29,30 @@ class StepGraphs:
         self._has_run: set[Bucket] = set()
         self._is_refused: set[Bucket] = set()
         self._replays: dict[Bucket, Callable[[], None]] = {}
+        self.is_preparing = False
+        """A bucket is captured or runs for the first time, which may compile for seconds. Any thread may read it."""
+        self.num_prepared = 0
+        """How often that was so."""
 
     def run(self, bucket: Bucket, body: Body) -> None:
         """Do what `body` does. In a bucket that can be captured it must always be the same launches and tensors."""
-        replay = self._replay(bucket, body)
-        if replay is not None:
-            replay()
-            return
-        body()
-        self._has_run.add(bucket)
+        self.is_preparing = not self._is_prepared(bucket)
+        self.num_prepared += self.is_preparing
+        try:
+            replay = self._replay(bucket, body)
+            if replay is not None:
+                replay()
+                return
+            body()
+            self._has_run.add(bucket)
+        finally:
+            self.is_preparing = False
+
+    def _is_prepared(self, bucket: Bucket) -> bool:
+        if bucket in self._replays:
+            return True
+        may_capture = self._capture is not None and bucket.is_captured and bucket not in self._is_refused
+        return bucket in self._has_run and not may_capture
 
     def _replay(self, bucket: Bucket, body: Body) -> Callable[[], None] | None:
         if bucket in self._replays:

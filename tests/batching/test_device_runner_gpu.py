@@ -28,7 +28,7 @@ def start(reference: Reference, **overrides: Any) -> EngineCore:
 
 def num_graphs(core: EngineCore) -> int:
     runner: Any = core.runner
-    return len(runner._graphs._replays)
+    return len(runner.graphs._replays)
 
 
 def outputs(core: EngineCore, reference: Reference, **limits: Any) -> list[list[int]]:
@@ -46,7 +46,7 @@ def test_captured_steps_say_what_transformers_says(tiny_models: TinyModels, fami
     assert outputs(core, reference, enable_prefix_caching=False, max_num_batched_tokens=23) == reference.outputs
     assert num_graphs(core) > 2
     runner: Any = core.runner
-    assert not runner._graphs._is_refused
+    assert not runner.graphs._is_refused
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

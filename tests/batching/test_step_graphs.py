@@ -95,3 +95,21 @@ def test_an_eager_step_that_raises_is_not_taken_for_compiled() -> None:
     graphs.run(bucket(1), partial(capture.body, "a"))
     assert failures == ["no room"]
     assert capture.events == ["ran a"]
+
+
+def test_first_run_and_capture_of_a_size_are_told_as_preparation() -> None:
+    capture = FakeCapture({"b"})
+    graphs = StepGraphs(capture)
+    told: list[bool] = []
+
+    def body(name: str) -> None:
+        told.append(graphs.is_preparing)
+        capture.body(name)
+
+    counts = []
+    for name, num_rows in (("a", 1), ("a", 1), ("a", 1), ("b", 2), ("b", 2), ("b", 2)):
+        graphs.run(bucket(num_rows), partial(body, name))
+        counts.append(graphs.num_prepared)
+    assert counts == [1, 2, 2, 3, 4, 4]
+    assert not graphs.is_preparing
+    assert told.count(False) == 1, "the step of the bucket whose capture has failed, once that is known"

@@ -110,6 +110,30 @@ def test_first_step_after_a_warm_up_is_held_to_it(clock: Clock, warm_up_step_s: 
         assert timer.is_overdue(4.0)
 
 
+class Preparing:
+    """A runner that meets a new size."""
+
+    is_preparing = False
+    num_prepared = 0
+
+
+def test_step_of_a_new_size_has_longer_and_says_nothing_of_later_ones(clock: Clock) -> None:
+    preparation = Preparing()
+    timer = StepTimer(clock, warm_up_step_s=0.01, preparation=preparation)
+    with timer:
+        preparation.is_preparing, preparation.num_prepared = True, 1
+        clock.now_s += FIRST_STEP_S + 3.0
+        assert not timer.is_overdue(4.0)
+        clock.now_s += 1.1
+        assert timer.is_overdue(4.0)
+        preparation.is_preparing = False
+    with timer:
+        clock.now_s += 3.9 + PATIENCE * 0.01
+        assert not timer.is_overdue(4.0)
+        clock.now_s += 0.2
+        assert timer.is_overdue(4.0)
+
+
 def test_long_step_is_forgotten_after_a_thousand_short_ones(timer: StepTimer, clock: Clock) -> None:
     with timer:
         clock.now_s += 50.0
