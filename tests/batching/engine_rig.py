@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,30 @@ class GatedRunner:
         )
 
 
+class GatedAheadRunner(GatedRunner):
+    """The same for a runner that takes a plan ahead: a step waits inside `collect`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._under_way: deque[SchedulerOutput] = deque()
+
+    def launch(self, plan: SchedulerOutput) -> None:
+        assert len(self._under_way) < 2
+        self._under_way.append(plan)
+
+    def collect(self) -> StepOutput:
+        output = self.execute(self._under_way[0])
+        self._under_way.popleft()
+        return output
+
+
 class Rig:
     """One engine over a GatedRunner, and a clock that the test moves.
 
     `front` is what a caller sees of the engine: the engine itself, or a client of its socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ahead: bool = False) -> None:
         config = SchedulerConfig(
             num_blocks=NUM_BLOCKS,
             block_size=BLOCK_SIZE,
@@ -70,9 +88,12 @@ class Rig:
             max_num_seqs=8,
             max_num_batched_tokens=16,
             max_queued_requests=20,
+            max_steps_in_flight=2 if is_ahead else 1,
         )
+        self.num_ahead = int(is_ahead)
+        """Steps that are planned before the tokens of the one that waits at the gate are known."""
         self.now_s = 0.0
-        self.runner = GatedRunner()
+        self.runner = GatedAheadRunner() if is_ahead else GatedRunner()
         self.scheduler = Scheduler(config)
         core = EngineCore(info=fake_info(), scheduler=self.scheduler, runner=self.runner)
         self.engine = AsyncEngine(core, ThreadPoolExecutor(max_workers=1), clock=lambda: self.now_s)
@@ -108,20 +129,29 @@ class Rig:
 
 
 @asynccontextmanager
-async def in_process() -> AsyncIterator[Rig]:
+async def in_process(*, is_ahead: bool = False) -> AsyncIterator[Rig]:
     """The engine itself; drained at the end."""
-    rig = Rig()
+    rig = Rig(is_ahead=is_ahead)
     yield rig
     rig.runner.gate.set()
     await rig.engine.drain(0.0)
 
 
 @asynccontextmanager
-async def over_socket(path: Path) -> AsyncIterator[Rig]:
+async def over_socket(path: Path, *, is_ahead: bool = False) -> AsyncIterator[Rig]:
     """The engine behind an EngineServer, seen by an EngineClient; all closed at the end."""
-    async with in_process() as rig, listening(rig, path), connected(path) as client:
+    async with in_process(is_ahead=is_ahead) as rig, listening(rig, path), connected(path) as client:
         rig.front = client
         yield rig
+
+
+KINDS = ("in process", "over a socket", "one step ahead")
+"""The forms of one protocol: nothing but the number of steps may tell them apart."""
+
+
+def rig_of(kind: str, path: Path) -> AbstractAsyncContextManager[Rig]:
+    """One of KINDS."""
+    return over_socket(path) if kind == "over a socket" else in_process(is_ahead=kind == "one step ahead")
 
 
 @asynccontextmanager

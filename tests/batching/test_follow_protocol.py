@@ -18,6 +18,7 @@ from contracts.followed import FollowedStream
 from contracts.generation import FinishReason, GenerationDelta, Tenant
 from contracts.records import RecordQuery
 from tests.batching.engine_rig import (
+    KINDS,
     PATIENCE_S,
     Rig,
     connected,
@@ -27,6 +28,7 @@ from tests.batching.engine_rig import (
     listening,
     over_socket,
     read,
+    rig_of,
     tokens_of,
     until,
 )
@@ -36,9 +38,9 @@ LONG = 100
 OWNED = Tenant(name="mine")
 
 
-@pytest.fixture(params=["in process", "over a socket"])
+@pytest.fixture(params=KINDS)
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with in_process() if request.param == "in process" else over_socket(tmp_path / "s") as rig:
+    async with rig_of(request.param, tmp_path / "s") as rig:
         yield rig
 
 
@@ -243,7 +245,7 @@ async def test_cancel_ends_a_running_request_and_its_record_says_so(rig: Rig) ->
     assert finals_of(await read(stream)) == [(0, FinishReason.CANCELLED), (1, FinishReason.CANCELLED)]
     rig.runner.gate.set()
     await rig.until_nothing_is_left()
-    assert rig.runner.num_steps == 1
+    assert rig.runner.num_steps == 1 + rig.num_ahead
     assert rig.engine.stats().num_aborted == 2
 
 

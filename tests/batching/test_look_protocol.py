@@ -10,12 +10,12 @@ import pytest
 
 from contracts.errors import EngineDead
 from contracts.live import FIRST_HOLDER
-from tests.batching.engine_rig import NUM_BLOCKS, Rig, in_process, over_socket, read, until
+from tests.batching.engine_rig import KINDS, NUM_BLOCKS, Rig, read, rig_of, until
 
 
-@pytest.fixture(params=["in process", "over a socket"])
+@pytest.fixture(params=KINDS)
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with in_process() if request.param == "in process" else over_socket(tmp_path / "s") as rig:
+    async with rig_of(request.param, tmp_path / "s") as rig:
         yield rig
 
 
