@@ -14,7 +14,9 @@ from batching.async_engine import AsyncEngine
 from batching.engine import EngineCore
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
+from batching.step import StepOutput
 from contracts.engine import DeltaStream
+from contracts.errors import EngineDead
 from contracts.generation import FinishReason, GenerationRequest
 from contracts.sampling import SamplingParams
 from tests.batching.engine_rig import fake_info, until
@@ -194,6 +196,20 @@ async def test_row_that_cannot_be_launched_fails_alone() -> None:
     assert [reason for _, reason in ends] == ["error", "length", "length"]
     for request, (token_ids, reason) in list(zip(requests, ends, strict=True))[1:]:
         check_text(request, token_ids, reason)
+
+
+async def test_device_that_is_lost_ends_every_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lag_one() as rig:
+
+        def lose() -> StepOutput:
+            raise RuntimeError("an illegal memory access was encountered")
+
+        monkeypatch.setattr(rig.runner, "collect", lose)
+        streams = [await rig.submit(request_of(f"r{number}", [1, 0], max_tokens=8)) for number in range(3)]
+        ends = await asyncio.gather(*(read(stream) for stream in streams))
+        assert ends == [([], FinishReason.LOST.value)] * 3
+        with pytest.raises(EngineDead):
+            await rig.submit(request_of("late", [1], max_tokens=1))
 
 
 async def test_drain_ends_what_is_under_way() -> None:
