@@ -15,13 +15,13 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from importlib.util import find_spec
 
 import click
 
 from batching.async_engine import AsyncEngine
 from batching.engine import EngineCore
+from batching.row_book import RowBook
+from batching.row_tables import RowShape
 from batching.scheduler import Scheduler
 from batching.scheduler_config import SchedulerConfig
 from batching.step import SampledToken, SchedulerOutput, StepOutput
@@ -103,7 +103,7 @@ class Bench:
         self.engine = AsyncEngine(core, ThreadPoolExecutor(max_workers=1))
         self.engine.hold(self)
         self._outbox = Outbox()
-        self._pack = find_packer(self.scheduler.config)
+        self._pack = make_packer(self.scheduler.config)
         self.taken_s: dict[str, list[float]] = {phase: [] for phase in PHASES}
         self._num_seqs, self._num_steps = num_seqs, num_steps
 
@@ -179,17 +179,15 @@ def make_info(config: SchedulerConfig) -> EngineInfo:
     )
 
 
-def find_packer(config: SchedulerConfig) -> Callable[[SchedulerOutput], object]:
-    """What packs the differences of a plan for a device; nothing where this version has none."""
-    if find_spec("batching.row_book") is None:
-        return lambda plan: None
-    shape = import_module("batching.row_tables").RowShape(
+def make_packer(config: SchedulerConfig) -> Callable[[SchedulerOutput], object]:
+    """What packs the differences of a plan for a device."""
+    shape = RowShape(
         num_rows=2 * config.max_num_seqs,
         max_len=config.max_model_len,
         max_blocks=config.max_model_len // BLOCK_SIZE + 1,
         max_edits=8,
     )
-    book = import_module("batching.row_book").RowBook(shape, BLOCK_SIZE, config.eos_token_ids)
+    book = RowBook(shape, BLOCK_SIZE, config.eos_token_ids)
 
     def pack(plan: SchedulerOutput) -> object:
         row_plan = book.begin(plan)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 
+from batching.device_ops import TorchOps
 from batching.engine import EngineCore, build_engine
 from contracts.generation import GenerationDelta
 from ops.bench.gpu.drive import Driven, drive, runs_ahead
@@ -74,8 +72,7 @@ def _build(plan: Plan, rows: RowFile, *, max_num_seqs: int, max_model_len: int) 
     """The engine as the server builds it."""
     began_s = time.monotonic()
     settings = engine_settings(plan, max_num_seqs=max_num_seqs, max_model_len=max_model_len)
-    build: Callable[..., EngineCore] = build_engine
-    core = build(settings, print_stage, **({"device_ops": make_torch_ops()} if plan.has_torch_ops else {}))
+    core = build_engine(settings, print_stage, TorchOps() if plan.has_torch_ops else None)
     kind = f"{type(core.runner).__name__}, {core.forward_name}{', one step ahead' if runs_ahead(core) else ''}"
     rows.add("engine ready", time.monotonic() - began_s, "s", note=f"{kind}; {core.info.num_blocks} blocks")
     return core
@@ -85,13 +82,6 @@ def print_stage(stage: str, fraction: float | None) -> None:
     """A ProgressCallback: what begins now."""
     if not fraction:
         print(f"  {stage}", flush=True)
-
-
-def make_torch_ops() -> object:
-    """The operations of a GPU's runner in plain torch; raises RuntimeError where this version has no such runner."""
-    if find_spec("batching.device_ops") is None:
-        raise RuntimeError("this version has no runner for --torch-ops")
-    return import_module("batching.device_ops").TorchOps()
 
 
 def _add_speed(rows: RowFile, figure: str, driven: Driven, floor: float) -> None:

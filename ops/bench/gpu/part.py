@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from contracts.errors import StartupError
-from ops.bench.gpu.plan import NoSuchSetting, Plan
+from ops.bench.gpu.plan import Plan
 from ops.bench.gpu.rows import RowFile
 
 PARTS = {
@@ -45,7 +45,7 @@ def main(name: str, plan_file: Path, row_file: Path) -> None:
     measure: Callable[[Plan, RowFile], None] = getattr(import_module(f"ops.bench.gpu.{module}"), function)
     try:
         measure(plan, rows)
-    except (NoSuchSetting, StartupError) as refusal:
+    except StartupError as refusal:
         if plan.kv_dtype == "auto":
             raise
         rows.add("not measured", None, "", note=f"skipped: a cache of {plan.kv_dtype} is refused: {refusal}")

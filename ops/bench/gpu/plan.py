@@ -78,17 +78,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return time.monotonic() + SOFT_SHARE * self.time_limit_s
 
 
-class NoSuchSetting(Exception):
-    """This version of the engine does not have what was asked for."""
-
-
-def kv_setting() -> str:
-    """The name of the setting that chooses the type of cached keys and values."""
-    return "kv_dtype" if "kv_dtype" in EngineSettings.__struct_fields__ else "kv_cache_dtype"
-
-
 def engine_settings(plan: Plan, *, max_num_seqs: int, max_model_len: int) -> EngineSettings:
-    """The engine as it is measured; raises NoSuchSetting for a cache type that this version does not have."""
+    """The engine as it is measured."""
     asked = {
         "model": plan.directory,
         "device": plan.device,
@@ -98,9 +89,6 @@ def engine_settings(plan: Plan, *, max_num_seqs: int, max_model_len: int) -> Eng
         "max_num_batched_tokens": plan.sizes.batched_tokens,
         "max_prefill_tokens_while_decoding": plan.sizes.batched_tokens,
         "offline": True,
-        kv_setting(): plan.kv_dtype,
+        "kv_dtype": plan.kv_dtype,
     }
-    try:
-        return msgspec.convert(asked, EngineSettings)
-    except msgspec.ValidationError as error:
-        raise NoSuchSetting(f"refused by this version: {error}") from error
+    return msgspec.convert(asked, EngineSettings)

@@ -9,7 +9,7 @@ import sys
 import time
 
 from ops.bench.gpu.floors import RequestLengths, batch_floor_s, token_floor_s
-from ops.bench.gpu.plan import Plan, engine_settings, kv_setting
+from ops.bench.gpu.plan import Plan, engine_settings
 from ops.bench.gpu.rows import RowFile
 from ops.bench.server_process import ServerProcess, build_quire_command
 from service.bench.loader import Loader
@@ -87,7 +87,7 @@ def serve_options(plan: Plan) -> str:
     sizes = plan.sizes
     max_len = -(-(sizes.http_prompt_len + sizes.http_output_len) // 16) * 16
     tokens = sizes.batched_tokens
-    kv_option = "" if plan.kv_dtype == "auto" else f" --{kv_setting().replace('_', '-')} {plan.kv_dtype}"
+    kv_option = "" if plan.kv_dtype == "auto" else f" --kv-dtype {plan.kv_dtype}"
     return (
         f"--device {plan.device} --max-model-len {max_len} --max-num-seqs {sizes.num_http_requests}"
         f" --max-num-batched-tokens {tokens} --max-prefill-tokens-while-decoding {tokens}{kv_option}"
