@@ -131,13 +131,15 @@ class Scheduler:
             return None
         self.pool.begin_step(now_s)
         rows = self._schedule_decodes()
-        drafts = self._draft(len(rows))
+        is_decoding = len(rows) == len(self._running)
+        drafts = self._draft(len(rows)) if is_decoding else []
         rows += drafts
         num_decodes = len(rows)
         budget = self.token_budget.num_tokens(self.config) - num_decodes
         if num_decodes:
             budget = min(budget, self.config.max_prefill_tokens_while_decoding)
-        budget = self._schedule_prefills(rows, budget)
+        if not is_decoding:
+            budget = self._schedule_prefills(rows, budget)
         self._admit(rows, budget, now_s)
         if not rows:
             return None
@@ -168,8 +170,8 @@ class Scheduler:
         return rows
 
     def _draft(self, num_decodes: int) -> list[ScheduledSequence]:
-        """Rows for drafts where all that run decode and nobody waits: what is left of the budget is nobody else's."""
-        if self.waiting or num_decodes < len(self._running) or not is_drafting(self._running, self.config):
+        """Rows for drafts, where all that run decode, if nobody waits: what is left of the budget is nobody else's."""
+        if self.waiting or not is_drafting(self._running, self.config):
             return []
         most = min(self.token_budget.num_tokens(self.config), self.config.max_num_seqs) - num_decodes
         return draft_rows(self._running, most, self.config, self.pool)
@@ -207,8 +209,7 @@ class Scheduler:
         """Move waiting sequences into the batch, strictly in turn: who does not fit holds back those behind."""
         while (sequence := self.waiting.peek()) is not None:
             if budget <= 0 or len(self._running) >= self.config.max_num_seqs:
-                cause = WaitCause.BUDGET if budget <= 0 else WaitCause.BATCH
-                return self.journal.stop_admission(cause, self._running)
+                return self.journal.stop_admission(WaitCause.BUDGET if budget <= 0 else WaitCause.BATCH, self._running)
             if not self._place(sequence):
                 return self.journal.stop_admission(WaitCause.BLOCKS, self._running)
             self.waiting.remove(sequence)
