@@ -17,16 +17,15 @@ from batching.attention_bounds import bounds_of
 from batching.device_attention import DeviceAttention
 from batching.device_llama import DeviceLlama, is_recognised
 from batching.device_ops import DeviceOps, DeviceStep, TorchOps
-from batching.forward import NUM_PROBE_IDS, TOLERANCE, is_whole, relative_difference
+from batching.forward import is_whole
 from batching.fused_projections import fuse_projections
 from batching.kernels.paged_attention_config import SPLIT_TOKENS
 from batching.kernels.step_input_torch import StepInputs
 from batching.kv_cache import KVCachePool
 from batching.model_loader import LoadedModel
+from batching.probe import TOLERANCE, probe_plans, relative_difference
 from batching.row_book import RowBook, RowPlan, packed_writes
 from batching.row_tables import RowShape, RowTables
-from batching.step import ScheduledSequence, SchedulerOutput
-from contracts.sampling import SamplingParams
 
 log = structlog.get_logger("quire.engine")
 
@@ -80,7 +79,7 @@ def select_device_forward(
     expected = probe_logits(GenericDeviceForward(loaded, pool, TorchOps()), loaded, pool, TorchOps())
     generic = GenericDeviceForward(loaded, pool, ops)
     difference = relative_difference(probe_logits(generic, loaded, pool, ops), expected)
-    if difference > TOLERANCE[loaded.dtype]:
+    if not difference <= TOLERANCE[loaded.dtype]:  # nor is what is no number
         log.warning("device_operations_rejected", difference=difference, model=loaded.name)
         return None
     if not is_recognised(loaded):
@@ -101,12 +100,10 @@ def probe_logits(forward: DeviceForward, loaded: LoadedModel, pool: KVCachePool,
     """Logits after a chunk and after a decode step in the first blocks, which are cleared again; `[2, vocab]`."""
     num_tokens = min(PROBE_LEN, loaded.max_model_len - 1, pool.num_blocks * pool.block_size - 1)
     block_ids = list(range(-(-(num_tokens + 1) // pool.block_size)))
-    tokens = [position % NUM_PROBE_IDS for position in range(num_tokens + 1)]
     shape = RowShape(num_rows=2, max_len=num_tokens + 1, max_blocks=len(block_ids), max_edits=0)
     book, tables = RowBook(shape, pool.block_size, frozenset()), RowTables(shape, loaded.device)
     logits = []
-    for token_ids, start in ((tokens[:-1], 0), (tokens[-1:], num_tokens)):
-        plan = _probe_plan(token_ids, start, block_ids)
+    for plan in probe_plans(num_tokens, block_ids):
         row_plan = book.begin(plan)
         book.keep()
         ops.apply_differences(tables, torch.from_numpy(packed_writes(row_plan.writes)).to(loaded.device))
@@ -122,17 +119,3 @@ def _probe_step(row_plan: RowPlan, tables: RowTables, pool: KVCachePool, ops: De
     plan = torch.tensor([row_plan.rows, row_plan.counts], dtype=torch.int32, device=device)
     ops.build_inputs(tables, plan, inputs)
     return DeviceStep(inputs=inputs, block_tables=tables.blocks[row_plan.rows], bounds=bounds_of(row_plan))
-
-
-def _probe_plan(token_ids: list[int], start: int, block_ids: list[int]) -> SchedulerOutput:
-    row = ScheduledSequence(
-        seq_id=0,
-        token_ids=token_ids,
-        start=start,
-        block_ids=block_ids,
-        is_sampling=True,
-        sampling=SamplingParams(temperature=0.0),
-        seed=0,
-        num_output_tokens=0,
-    )
-    return SchedulerOutput(step_id=0, sequences=[row], num_tokens=len(token_ids), num_decodes=0)

@@ -16,20 +16,14 @@ from batching.fused_projections import fuse_projections
 from batching.kv_cache import KVCachePool
 from batching.model_loader import LoadedModel
 from batching.packed_linear import can_pack, pack_linears
-from batching.step import ScheduledSequence, SchedulerOutput
+from batching.probe import TOLERANCE, probe_plans, relative_difference
 from batching.step_input import StepInput, input_ids, position_ids
-from contracts.sampling import SamplingParams
 
 log = structlog.get_logger("quire.engine")
 
 PROBE_LEN = 7
 ATTENTION_PROBE_LEN = 600
 """Of the chunk that proves attention kernels: the token after it looks at more than one split of SPLIT_TOKENS."""
-NUM_PROBE_IDS = 100
-"""Token ids of a probe: fewer than any vocabulary has."""
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
-"""Largest accepted relative difference (2-norm) of the probe logits. A wrong pass is off by about 1; bfloat16 rounds
-at other places than transformers does (the fused residual stream is float32), which random deep models amplify."""
 
 
 class Forward(Protocol):
@@ -129,31 +123,11 @@ def _proven_fused(
     return None
 
 
-def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((actual - expected).norm() / expected.norm().clamp_min(1e-6))
-
-
 def _probe_logits(forward: Forward, pool: KVCachePool, num_tokens: int = PROBE_LEN) -> torch.Tensor:
     """Logits after a chunk and after a decode step in the first blocks, which are cleared again; `[2, vocab]`."""
     num_tokens = min(num_tokens, pool.num_blocks * pool.block_size - 1)
     block_ids = list(range(-(-(num_tokens + 1) // pool.block_size)))
-    tokens = [position % NUM_PROBE_IDS for position in range(num_tokens + 1)]
-    chunk = _probe_plan(tokens[:-1], 0, block_ids)
-    decode = _probe_plan(tokens[-1:], num_tokens, block_ids)
-    logits = torch.cat([forward(StepInput(plan, pool.block_size)).float() for plan in (chunk, decode)])
+    plans = probe_plans(num_tokens, block_ids)
+    logits = torch.cat([forward(StepInput(plan, pool.block_size)).float() for plan in plans])
     pool.clear(block_ids)
     return logits
-
-
-def _probe_plan(token_ids: list[int], start: int, block_ids: list[int]) -> SchedulerOutput:
-    row = ScheduledSequence(
-        seq_id=0,
-        token_ids=token_ids,
-        start=start,
-        block_ids=block_ids,
-        is_sampling=True,
-        sampling=SamplingParams(temperature=0.0),
-        seed=0,
-        num_output_tokens=0,
-    )
-    return SchedulerOutput(step_id=0, sequences=[row], num_tokens=len(token_ids), num_decodes=0)

@@ -17,16 +17,13 @@ from torch.nn import functional
 
 from batching.attention.reference import AttentionVariant, attend_sequence
 from batching.kv_cache import LayerCache, LayerShape
+from batching.probe import TOLERANCE, relative_difference
 
 log = structlog.get_logger("quire.engine")
 
 JOINED_NAMES = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 PROBE_IDS = (1, 5, 2, 7, 3)
 """Token ids of the probe: every vocabulary has them."""
-_TOLERANCE = {torch.float32: 1e-3}
-_HALF_TOLERANCE = 0.3
-"""Largest accepted relative difference (2-norm) of the probe's logits, as for a whole forward pass in batching.forward:
-a part that is taken for another is off by about 1."""
 
 
 class JoinedProduct:
@@ -117,7 +114,7 @@ def fuse_projections(model: torch.nn.Module) -> int:
         for group in groups:
             _join(group)
         difference = _difference_now(model, expected) if groups else 0.0
-    if not difference <= _TOLERANCE.get(expected.dtype, _HALF_TOLERANCE):
+    if not difference <= TOLERANCE.get(expected.dtype, TOLERANCE[torch.bfloat16]):
         for group in groups:
             _separate(group)
         log.warning("fused_projections_rejected", difference=difference, num_groups=len(groups))
@@ -204,15 +201,10 @@ def _shared_parameters(model: torch.nn.Module) -> set[int]:
     return {parameter_id for parameter_id, count in counts.items() if count > 1}
 
 
-def _difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    wide = expected.float()
-    return float((actual.float() - wide).norm() / wide.norm().clamp_min(1e-6))
-
-
 def _difference_now(model: torch.nn.Module, expected: torch.Tensor) -> float:
     """Infinite where the model does not run any more: it may look at its projections in a way of its own."""
     try:
-        return _difference(_probe_logits(model), expected)
+        return relative_difference(_probe_logits(model), expected)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
         return float("inf")
 

@@ -8,9 +8,9 @@ import torch
 from batching.device_forward import DeviceForward, GenericDeviceForward, probe_logits
 from batching.device_llama import DeviceLlama
 from batching.device_ops import TorchOps
-from batching.forward import relative_difference
 from batching.kv_cache import KVCachePool
 from batching.model_loader import LoadedModel, load_model, no_progress
+from batching.probe import relative_difference
 from tests.batching.real_engine import engine_settings
 from tests.batching.tiny_models import TinyModels
 

@@ -30,6 +30,13 @@ class WrongAttention(TorchOps):
         return torch.zeros_like(super().attend(*args))
 
 
+class BrokenAttention(TorchOps):
+    """Gives no numbers, so that nothing that it is compared with is larger or smaller."""
+
+    def attend(self, *args: Any) -> torch.Tensor:
+        return torch.full_like(super().attend(*args), float("nan"))
+
+
 class ForgetfulInput(TorchOps):
     """Gives every token the same position."""
 
@@ -63,7 +70,9 @@ def says_what_is_right(core: EngineCore, reference: Reference) -> bool:
 
 
 @pytest.mark.parametrize(
-    "ops", [WrongAttention(), ForgetfulInput(), NoKernels(), NoSampler()], ids=lambda ops: type(ops).__name__
+    "ops",
+    [WrongAttention(), BrokenAttention(), ForgetfulInput(), NoKernels(), NoSampler()],
+    ids=lambda ops: type(ops).__name__,
 )
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_operations_that_fail_or_disagree_give_way(tiny_models: TinyModels, family: str, ops: TorchOps) -> None:

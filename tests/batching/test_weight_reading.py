@@ -104,10 +104,15 @@ def test_hook_of_transformers_is_given_back(tiny_models: TinyModels) -> None:
     assert transformers_logging.set_tqdm_hook(before) is earlier
 
 
-def test_transformers_without_the_hook_loads_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transformers_without_the_hook_loads_in_silence(
+    tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(transformers_logging, "set_tqdm_hook")
-    with reported_reading(lambda _: pytest.fail("reported")):
-        pass
+    fractions: list[float] = []
+    with reported_reading(fractions.append):
+        model = AutoModelForCausalLM.from_pretrained(tiny_models.reference("llama").path)
+    assert fractions == []
+    assert all(parameter.device == CPU for parameter in model.parameters())
 
 
 def test_progress_is_told_in_hundredths_and_never_goes_back() -> None:
